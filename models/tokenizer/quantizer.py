@@ -1,0 +1,71 @@
+"""Vector quantizer with L2-normalised codes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Quantized(NamedTuple):
+    """Result of a quantization.
+
+    Attributes:
+        codes: Unit-norm code vectors, (N, K, C); in training the gradient passes straight to the input.
+        indices: Code numbers, (N, K), int64.
+        loss: Codebook plus commitment loss, scalar.
+    """
+
+    codes: Tensor
+    indices: Tensor
+    loss: Tensor
+
+
+class VectorQuantizer(nn.Module):
+    """Nearest code by dot product of L2-normalised vectors, in float32 whatever the autocast state.
+
+    Codes are close on the unit sphere: half precision flips them.
+    """
+
+    def __init__(self, codebook_size: int, token_dim: int, *, commitment: float = 0.25) -> None:
+        super().__init__()
+        self.commitment = commitment
+        self.embedding = nn.Embedding(codebook_size, token_dim)
+        nn.init.uniform_(self.embedding.weight, -1.0 / codebook_size, 1.0 / codebook_size)
+
+    def nearest(self, tokens: Tensor) -> Tensor:
+        """Index of the nearest code for each token: (N, K, C) -> (N, K)."""
+        codebook = F.normalize(self.embedding.weight.float(), dim=-1)
+        return (F.normalize(tokens.float(), dim=-1) @ codebook.t()).argmax(dim=-1)
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """Unit-norm code vectors: (N, K) -> (N, K, C)."""
+        return F.normalize(self.embedding(indices).float(), dim=-1)
+
+    def forward(self, tokens: Tensor) -> Quantized:
+        """Quantize (N, K, C) continuous tokens."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            z = F.normalize(tokens.float(), dim=-1)
+            indices = self.nearest(z)
+            codes = self.lookup(indices)
+            loss = F.mse_loss(codes, z.detach()) + self.commitment * F.mse_loss(z, codes.detach())
+            return Quantized(z + (codes - z).detach(), indices, loss)
+
+    @torch.no_grad()
+    def reseed(self, unused: Tensor, tokens: Tensor) -> int:
+        """Move unused codes onto random encoder outputs, so that they are chosen again.
+
+        Args:
+            unused: Boolean mask over the codebook, (codebook_size,).
+            tokens: Recent continuous tokens, (M, C).
+
+        Returns:
+            How many codes moved.
+        """
+        count = int(unused.sum())
+        if count:
+            picks = torch.randint(len(tokens), (count,), device=tokens.device)
+            self.embedding.weight[unused] = F.normalize(tokens[picks].float(), dim=-1)
+        return count

@@ -1,0 +1,1 @@
+"""Data, losses, recipes, export and evaluation. Imports models, never app."""

@@ -1,0 +1,40 @@
+"""``python -m training COMMAND``: train, probe, export, evaluate, count."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from training.data.images import DataError
+
+COMMANDS = {
+    "tokenizer": ("training.tokenizer", "train a local tokenizer"),
+    "titok-ste": ("training.titok_ste", "train TiTok+STE: stage I, then stage II"),
+    "probe": ("training.probe", "find the editable token slots of a tokenizer"),
+    "export": ("training.export", "write a bundle: ONNX graphs, weights and card"),
+    "evaluate": ("training.evaluation.command", "metrics of bundles and baselines on a folder of pairs"),
+    "macs": ("training.macs", "count multiply-adds per pixel and per image"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and run one command; only that command's module is imported."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    chosen = argv[0] if argv and argv[0] in COMMANDS else None
+    for name, (module, text) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        if name == chosen:
+            importlib.import_module(module).add_arguments(sub)
+    args = parser.parse_args(argv)
+    try:
+        importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except (DataError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Recipes: YAML files read into strict models, so that every number of a run stands in one file."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from training.data.images import DataError
+
+
+class Strict(BaseModel):
+    """Base of all recipe sections: unknown keys are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageFolder(Strict):
+    """A folder of single images.
+
+    Attributes:
+        path: Relative to the data root.
+        partner: Folder with the other modality under the same names, if the images belong to pairs.
+    """
+
+    path: str
+    partner: str | None = None
+
+
+class PairFolder(Strict):
+    """Two folders of aligned images under the same names, relative to the data root."""
+
+    a: str
+    b: str
+
+
+class OptimConfig(Strict):
+    """Optimiser and its schedule.
+
+    Attributes:
+        lr: Peak learning rate.
+        betas: Adam's moments.
+        weight_decay: Decoupled weight decay.
+        warmup_steps: Linear warm-up.
+        min_lr_ratio: Cosine ends at this share of ``lr``.
+        clip: Global gradient norm limit.
+        ema: Decay of the averaged weights; 0 keeps none.
+    """
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    min_lr_ratio: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.0
+
+
+RecipeT = TypeVar("RecipeT", bound=BaseModel)
+
+
+def load_recipe(name_or_path: str, kind: type[RecipeT], overrides: list[str] | None = None) -> RecipeT:
+    """Read a recipe by name (from ``training/configs``) or by path.
+
+    Args:
+        name_or_path: ``t32-tiny6-128`` or ``my/recipe.yaml``.
+        kind: The model to read it into.
+        overrides: ``key=value`` or ``section.key=value`` strings that replace values, parsed as YAML.
+
+    Raises:
+        DataError: No such recipe, or a key or value in it is wrong; the message names it.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        folder = resources.files("training") / "configs"
+        path = Path(str(folder / f"{name_or_path}.yaml"))
+        known = ", ".join(sorted(Path(str(entry)).stem for entry in folder.iterdir()))
+        if not path.is_file():
+            raise DataError(f"no recipe {name_or_path!r}; known: {known}; or give the path of a .yaml file")
+    try:
+        values = yaml.safe_load(path.read_text())
+        for override in overrides or []:
+            key, _, value = override.partition("=")
+            section = values
+            *parents, leaf = key.split(".")
+            for parent in parents:
+                section = section.setdefault(parent, {})
+            section[leaf] = yaml.safe_load(value)
+        return kind.model_validate(values)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise DataError(f"recipe {path.name}: {error}") from error

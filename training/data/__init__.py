@@ -1,0 +1,1 @@
+"""Images and pairs from folders, kept in memory, and their augmentation."""

@@ -1,0 +1,265 @@
+"""Train a local tokenizer of the T32 family: one stage, pixels to codes to pixels."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.tokenizer import TOKENIZERS, TokenDecoder, Tokenizer
+from training.config import ImageFolder, OptimConfig, Strict, load_recipe
+from training.data.squares import SquareImages, random_resized_crop
+from training.data.tone import ToneConfig, augment_tone
+from training.losses import sobel, ssim_loss
+from training.run import (
+    CHECKPOINT,
+    Run,
+    cosine_lr,
+    load_checkpoint,
+    restore_rng,
+    rng_state,
+    save_atomically,
+    seed_everything,
+    source_commit,
+)
+
+
+class LossWeights(Strict):
+    """Weights of the reconstruction terms."""
+
+    l1: float
+    multiscale_l1: float
+    ssim: float
+    sobel: float
+    quantizer: float
+
+
+class TokenizerRecipe(Strict):
+    """Everything that decides a tokenizer run.
+
+    Attributes:
+        cache_side: Side of the in-memory squares that crops are cut from.
+        continuous_share: Share of the steps before quantization is switched on.
+        reseed_every: Steps after which codes unused since the last time are re-seeded.
+    """
+
+    tokenizer: str
+    seed: int
+    steps: int
+    batch: int
+    precision: str
+    cache_side: int
+    crop_min_area: float
+    mix_probability: float
+    continuous_share: float
+    reseed_every: int
+    validate_every: int
+    train: list[ImageFolder]
+    val: list[ImageFolder]
+    tone: ToneConfig
+    loss: LossWeights
+    optim: OptimConfig
+
+
+class Autoencoder(nn.Module):
+    """Tokenizer and decoder as one module, trained together; the decoder is thrown away afterwards."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.tokenizer = Tokenizer(TOKENIZERS[name])
+        self.decoder = TokenDecoder(TOKENIZERS[name])
+
+    def forward(self, square: Tensor, *, quantize: bool) -> dict[str, Tensor]:
+        """Reconstruct (N, 3, S, S); without ``quantize`` the tokens are only normalised."""
+        tokens = self.tokenizer.tokens(square)
+        if not quantize:
+            codes = F.normalize(tokens.float(), dim=-1)
+            return {"image": self.decoder(codes), "tokens": tokens, "loss": tokens.new_zeros(())}
+        quantized = self.tokenizer.quantize(tokens)
+        image = self.decoder(quantized.codes)
+        return {"image": image, "tokens": tokens, "loss": quantized.loss, "indices": quantized.indices}
+
+
+def reconstruction_loss(output: Tensor, target: Tensor, weights: LossWeights) -> dict[str, Tensor]:
+    """The reconstruction terms, already weighted; both images (N, 1, S, S)."""
+    pyramid = sum(
+        (F.l1_loss(F.avg_pool2d(output, k), F.avg_pool2d(target, k)) for k in (2, 4)), F.l1_loss(output, target)
+    )
+    (ox, oy), (tx, ty) = sobel(output), sobel(target)
+    return {
+        "l1": weights.l1 * F.l1_loss(output, target),
+        "multiscale": weights.multiscale_l1 * pyramid / 3,
+        "ssim": weights.ssim * ssim_loss(output, target),
+        "sobel": weights.sobel * (F.l1_loss(ox, tx) + F.l1_loss(oy, ty)),
+    }
+
+
+class TokenizerTrainer:
+    """Holds the state of a run between steps."""
+
+    def __init__(self, recipe: TokenizerRecipe, data_root: Path, folder: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
+        self.side = TOKENIZERS[recipe.tokenizer].image_size
+        self.train = SquareImages(data_root, recipe.train, recipe.cache_side)
+        self.val = SquareImages(data_root, recipe.val, self.side)
+        seed_everything(recipe.seed)
+        model = Autoencoder(recipe.tokenizer)
+        optim = recipe.optim
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay
+        )
+        self.module = model
+        self.model, self.optimizer = self.fabric.setup(model, optimizer)
+        self.average = deepcopy(model).requires_grad_(False)
+        self.used = torch.zeros(TOKENIZERS[recipe.tokenizer].codebook_size, dtype=torch.bool)
+        self.step, self.seconds = 0, 0.0
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint of the folder, if there is one."""
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return
+        state = load_checkpoint(path)
+        self.module.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.used, self.step, self.seconds = state["used"], state["step"], state["seconds"]
+        restore_rng(state["rng"])
+
+    def checkpoint(self, seconds: float) -> None:
+        """Write everything that an exact resume needs."""
+        state: dict[str, Any] = {
+            "kind": "tokenizer",
+            "name": self.recipe.tokenizer,
+            "model": self.module.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "used": self.used,
+            "step": self.step,
+            "seconds": seconds,
+            "rng": rng_state(),
+            "recipe": self.recipe.model_dump_json(),
+            "commit": source_commit(),
+            "date": time.strftime("%Y-%m-%d"),
+            "device": self.fabric.device.type,
+            "data": self.train.counts,
+        }
+        save_atomically(state, self.folder / CHECKPOINT)
+
+    def batch(self) -> Tensor:
+        """One augmented batch, (N, 1, S, S) on the device."""
+        recipe = self.recipe
+        rows = torch.randint(len(self.train), (recipe.batch,))
+        x = self.fabric.to_device(self.train.batch(rows, mix_probability=recipe.mix_probability))
+        return augment_tone(random_resized_crop(x, self.side, recipe.crop_min_area), recipe.tone)
+
+    def train_step(self) -> dict[str, Tensor]:
+        """One optimiser step; returns the loss terms."""
+        recipe, optim = self.recipe, self.recipe.optim
+        lr = cosine_lr(
+            self.step, recipe.steps, peak=optim.lr, warmup=optim.warmup_steps, min_ratio=optim.min_lr_ratio
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        quantize = self.step >= recipe.continuous_share * recipe.steps
+        x = self.batch()
+        out = self.model(x.expand(-1, 3, -1, -1), quantize=quantize)
+        terms = reconstruction_loss(out["image"].float().mean(1, keepdim=True), x, recipe.loss)
+        terms["quantizer"] = recipe.loss.quantizer * out["loss"]
+        loss = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=optim.clip)
+        self.optimizer.step()
+        self._count_codes(out, quantize)
+        self._average(optim.ema)
+        return {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, "lr": torch.tensor(lr)}
+
+    def _count_codes(self, out: dict[str, Tensor], quantize: bool) -> None:
+        if not quantize:
+            return
+        if "indices" in out:
+            self.used[out["indices"].unique().cpu()] = True
+        due = self.step % self.recipe.reseed_every == 0
+        last_chance = self.step < 0.9 * self.recipe.steps
+        if due and last_chance:
+            tokens = out["tokens"].detach().flatten(0, 1)
+            unused = (~self.used).to(tokens.device)
+            self.module.tokenizer.quantize.reseed(unused, tokens)
+            self.average.tokenizer.quantize.load_state_dict(self.module.tokenizer.quantize.state_dict())
+            self.used.zero_()
+
+    @torch.no_grad()
+    def _average(self, decay: float) -> None:
+        # early averages would remember the random initial weights, hence the ramp
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        for mean, value in zip(self.average.parameters(), self.module.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+
+    @torch.no_grad()
+    def validate(self) -> tuple[dict[str, float], Tensor]:
+        """PSNR per folder and code usage of the averaged model, and a picture of reconstructions."""
+        quantize = self.step >= self.recipe.continuous_share * self.recipe.steps
+        x = self.val.batch(torch.arange(len(self.val)))
+        outs, codes = [], set()
+        for chunk in self.fabric.to_device(x).split(16):
+            out = self.average(chunk.expand(-1, 3, -1, -1), quantize=quantize)
+            outs.append(out["image"].float().mean(1, keepdim=True).clamp(0, 1).cpu())
+            codes |= set(out["indices"].flatten().tolist()) if quantize else set()
+        y = torch.cat(outs)
+        psnr = -10 * (y - x).square().mean(dim=(1, 2, 3)).clamp_min(1e-6).log10()
+        values, start = {}, 0
+        for name, count in self.val.counts.items():
+            values[f"val/psnr/{name}"] = float(psnr[start : start + count].mean())
+            start += count
+        values["val/codes_used"] = float(len(codes))
+        show = torch.linspace(0, len(x) - 1, 12).long()
+        rows = torch.cat([torch.cat(list(x[show, 0]), dim=1), torch.cat(list(y[show, 0]), dim=1)])
+        return values, rows
+
+    def fit(self) -> None:
+        """Run to the recipe's last step."""
+        with Run(self.folder, self.recipe, steps=self.recipe.steps, start=self.step, seconds=self.seconds) as run:
+            while self.step < self.recipe.steps:
+                values = self.train_step()
+                run.record(self.step, values)
+                self.step += 1
+                if self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps:
+                    scores, picture = self.validate()
+                    run.write(self.step, scores)
+                    run.image("val/reconstruction", picture, self.step)
+                    self.checkpoint(run.seconds)
+
+
+def load_tokenizer(run_folder: Path) -> Tokenizer:
+    """The averaged tokenizer of a run folder, in eval mode."""
+    state = load_checkpoint(run_folder / CHECKPOINT)
+    if state.get("kind") != "tokenizer":
+        raise ValueError(f"{run_folder} is no tokenizer run")
+    model = Autoencoder(state["name"])
+    model.load_state_dict(state["average"])
+    return model.tokenizer.eval().requires_grad_(False)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m training tokenizer``."""
+    parser.add_argument("--recipe", default="t32-tiny6-128", help="recipe name or .yaml path")
+    parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train or go on training."""
+    recipe = load_recipe(args.recipe, TokenizerRecipe, args.set)
+    trainer = TokenizerTrainer(recipe, args.data, args.out)
+    trainer.resume()
+    trainer.fit()
