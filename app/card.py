@@ -103,7 +103,7 @@ class Training(_Strict):
 
 
 class Evaluation(_Strict):
-    """Metrics of this model and of the baselines on one validation set, as the evaluate command wrote them."""
+    """Metrics of this model and the baselines on one validation set, as the evaluate command wrote them."""
 
     dataset: str
     pairs: int

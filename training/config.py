@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.data.images import DataError
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""Arithmetic of a run, in Lightning Fabric's words."""
 
 
 class Strict(BaseModel):
@@ -62,12 +65,15 @@ class OptimConfig(Strict):
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
 
 
-def load_recipe(name_or_path: str, kind: type[RecipeT], overrides: list[str] | None = None) -> RecipeT:
+def load_recipe(
+    name_or_path: str, kind: type[RecipeT], overrides: list[str] | None = None, *, folder: str = "configs"
+) -> RecipeT:
     """Read a recipe by name (from ``training/configs``) or by path.
 
     Args:
         name_or_path: ``t32-tiny6-128`` or ``my/recipe.yaml``.
         kind: The model to read it into.
+        folder: Folder of this package that names are looked up in.
         overrides: ``key=value`` or ``section.key=value`` strings that replace values, parsed as YAML.
 
     Raises:
@@ -75,9 +81,9 @@ def load_recipe(name_or_path: str, kind: type[RecipeT], overrides: list[str] | N
     """
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
-        folder = resources.files("training") / "configs"
-        path = Path(str(folder / f"{name_or_path}.yaml"))
-        known = ", ".join(sorted(Path(str(entry)).stem for entry in folder.iterdir()))
+        shipped = resources.files("training") / folder
+        path = Path(str(shipped / f"{name_or_path}.yaml"))
+        known = ", ".join(sorted(Path(str(entry)).stem for entry in shipped.iterdir()))
         if not path.is_file():
             raise DataError(f"no recipe {name_or_path!r}; known: {known}; or give the path of a .yaml file")
     try:

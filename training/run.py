@@ -27,7 +27,7 @@ CHECKPOINT = "last.pt"
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries below read the global state
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.tokenizer import TOKENIZERS, TokenDecoder, Tokenizer
-from training.config import ImageFolder, OptimConfig, Strict, load_recipe
+from training.config import ImageFolder, OptimConfig, Precision, Strict, load_recipe
 from training.data.squares import SquareImages, random_resized_crop
 from training.data.tone import ToneConfig, augment_tone
 from training.losses import sobel, ssim_loss
@@ -54,7 +54,7 @@ class TokenizerRecipe(Strict):
     seed: int
     steps: int
     batch: int
-    precision: str
+    precision: Precision
     cache_side: int
     crop_min_area: float
     mix_probability: float
@@ -90,7 +90,8 @@ class Autoencoder(nn.Module):
 def reconstruction_loss(output: Tensor, target: Tensor, weights: LossWeights) -> dict[str, Tensor]:
     """The reconstruction terms, already weighted; both images (N, 1, S, S)."""
     pyramid = sum(
-        (F.l1_loss(F.avg_pool2d(output, k), F.avg_pool2d(target, k)) for k in (2, 4)), F.l1_loss(output, target)
+        (F.l1_loss(F.avg_pool2d(output, k), F.avg_pool2d(target, k)) for k in (2, 4)),
+        F.l1_loss(output, target),
     )
     (ox, oy), (tx, ty) = sobel(output), sobel(target)
     return {
@@ -164,9 +165,7 @@ class TokenizerTrainer:
     def train_step(self) -> dict[str, Tensor]:
         """One optimiser step; returns the loss terms."""
         recipe, optim = self.recipe, self.recipe.optim
-        lr = cosine_lr(
-            self.step, recipe.steps, peak=optim.lr, warmup=optim.warmup_steps, min_ratio=optim.min_lr_ratio
-        )
+        lr = cosine_lr(self.step, recipe.steps, peak=optim.lr, warmup=optim.warmup_steps, min_ratio=optim.min_lr_ratio)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         quantize = self.step >= recipe.continuous_share * recipe.steps

@@ -47,7 +47,9 @@ class TokenizerConfig:
         return (self.image_size // self.patch_size) ** 2
 
 
-def _local(name: str, width: int, layers: int, heads: int, *, image_size: int = 256, decoder_layers: int = 0) -> TokenizerConfig:
+def _local(
+    name: str, width: int, layers: int, heads: int, *, image_size: int = 256, decoder_layers: int = 0
+) -> TokenizerConfig:
     return TokenizerConfig(
         name,
         width,

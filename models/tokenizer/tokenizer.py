@@ -69,13 +69,18 @@ class Tokenizer(nn.Module):
         return self.encode(image)
 
     @property
-    def tokenizer_id(self) -> str:
-        """Architecture name and a digest of the weights: files made for one tokenizer are refused by another."""
+    def weights_sha256(self) -> str:
+        """Checksum over the names and float32 values of all weights."""
         digest = hashlib.sha256()
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
-        return f"{self.config.name}:{digest.hexdigest()[:16]}"
+        return digest.hexdigest()
+
+    @property
+    def tokenizer_id(self) -> str:
+        """Architecture name and start of the checksum: files made for one tokenizer are refused by another."""
+        return f"{self.config.name}:{self.weights_sha256[:16]}"
 
     def load_published(self, state: Mapping[str, Tensor]) -> None:
         """Load the encoder side of a checkpoint in the published key layout; decoder keys are ignored.
@@ -89,7 +94,9 @@ class Tokenizer(nn.Module):
         own = self.state_dict()
         missing = sorted(own.keys() - state.keys())
         if missing:
-            raise ValueError(f"the checkpoint is not a {self.config.name}: it lacks {missing[:3]} ({len(missing)} tensors)")
+            raise ValueError(
+                f"the checkpoint is not a {self.config.name}: it lacks {missing[:3]} ({len(missing)} tensors)"
+            )
         for name, value in own.items():
             if state[name].shape != value.shape:
                 raise ValueError(

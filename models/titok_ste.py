@@ -1,0 +1,171 @@
+"""TiTok+STE: fuse two images through frozen 1D tokens and a trainable 2D detail path.
+
+Reproduces "From 2D Grids to 1D Tokens" (arXiv 2606.12303). Tokens carry the appearance, π turns them into a
+map, a two-branch network splits the map into base B and detail D, each is fused with that of the other image,
+and a decoder D_φ predicts a residual on a reference image: fused = I_ref + D_φ(ρ([B, D])). Selective Token
+Editing (eq. 8) changes a few numbers of the tokens.
+
+Shape letters: N batch, K tokens, C token channels, D width, H height, W image width, S edit slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.blocks import BaseBlock, DetailNode, RestormerBlock
+from models.ste import SlotSpec
+from models.token_fusion import Features, TokenFusionModel
+from models.token_map import LiftActivation, TokenMap
+from models.tokenizer import Tokenizer
+
+_REFERENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sum": lambda a, b: a + b,
+    "mean": lambda a, b: 0.5 * (a + b),
+    "max": torch.maximum,
+    "a": lambda a, b: a,
+}
+
+
+@dataclass(frozen=True)
+class TiTokSTEConfig:
+    """Architecture of the fusion network.
+
+    What the tokens are (quantized or not) is a property of the tokenizer; where they are edited, of the slot
+    file.
+
+    Attributes:
+        width: Feature channels D; ``heads`` must divide it.
+        stem_blocks: Restormer blocks before the split into base and detail.
+        decoder_blocks: Restormer blocks of the decoder.
+        detail_nodes: Coupling steps of the detail branch.
+        heads: Attention heads of every block.
+        ref_mode: Reference to which stage II adds the residual: ``sum`` (paper), ``mean``, ``max``, ``a``.
+        out_mode: ``linear`` (clamped once, after the loss) or ``sigmoid`` (for comparison with CDDFuse only).
+        lift_act: Nonlinearity between the token lift and the map.
+        detail: Feed image detail into π; ``False`` for the ablation.
+        exp_limit: Bound on the exponent of the detail nodes, or ``None``.
+    """
+
+    width: int = 64
+    stem_blocks: int = 4
+    decoder_blocks: int = 4
+    detail_nodes: int = 3
+    heads: int = 8
+    ref_mode: Literal["sum", "mean", "max", "a"] = "mean"
+    out_mode: Literal["linear", "sigmoid"] = "linear"
+    lift_act: LiftActivation = "gelu"
+    detail: bool = True
+    exp_limit: float | None = 6.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("ref_mode", tuple(_REFERENCES)), ("out_mode", ("linear", "sigmoid"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+
+
+PROFILES: dict[str, TiTokSTEConfig] = {
+    "paper": TiTokSTEConfig(ref_mode="sum"),
+    "product": TiTokSTEConfig(),
+    "d48": TiTokSTEConfig(width=48),
+    "d32": TiTokSTEConfig(width=32),
+    "d32-short": TiTokSTEConfig(width=32, stem_blocks=2, decoder_blocks=2),
+}
+
+
+class TiTokSTE(TokenFusionModel):
+    """The fusion network around a frozen tokenizer: 1,325,111 trainable parameters at width 64 and K = 32.
+
+    The network is symmetric in its two images, except for ``ref_mode="a"``.
+
+    Args:
+        tokenizer: Frozen by this constructor.
+        slots: Where tokens are edited; ``None`` for a model without edit slots.
+        config: The architecture; the ``product`` profile by default.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, slots: SlotSpec | None, config: TiTokSTEConfig | None = None) -> None:
+        super().__init__(tokenizer, slots)
+        self.config = config = config or PROFILES["product"]
+        width, heads = config.width, config.heads
+        self.token_map = TokenMap(
+            tokenizer.num_tokens,
+            token_dim=tokenizer.token_dim,
+            width=width,
+            lift_act=config.lift_act,
+            detail=config.detail,
+        )
+        self.stem = _restormer(config.stem_blocks, width, heads)
+        self.base_branch = BaseBlock(width, heads=heads)
+        self.detail_branch = nn.Sequential(
+            *(DetailNode(width, exp_limit=config.exp_limit) for _ in range(config.detail_nodes))
+        )
+        self.base_fusion = BaseBlock(width, heads=heads)
+        self.detail_fusion = DetailNode(width, exp_limit=config.exp_limit)
+        self.projector = nn.Conv2d(2 * width, width, 1, bias=False)
+        self.decoder = _restormer(config.decoder_blocks, width, heads)
+        last = nn.Conv2d(width // 2, 1, 3, padding=1, bias=False)
+        with torch.no_grad():
+            last.weight.mul_(0.1)  # a small residual at the start
+        self.head = nn.Sequential(nn.Conv2d(width, width // 2, 3, padding=1, bias=False), nn.LeakyReLU(0.01), last)
+
+    def features(
+        self, image: Tensor, code: Tensor, *, edit: Tensor | None = None, box: Tensor | None = None
+    ) -> Features:
+        """Split one image into base and detail features, each (N, D, H, W).
+
+        Args:
+            image: (N, 1, H, W) in [0, 1].
+            code: Tokens of the image, (N, K, C).
+            edit: Strength per slot, (N, S); ``None`` leaves the tokens unedited (stage I).
+            box: If ``image`` is a crop: its place in the encoded image, (N, 4), y0, x0, y1, x1 as fractions.
+        """
+        tokens = code if edit is None else self.ste(code, edit)  # (N, K, C)
+        x = self.stem(self.token_map(tokens, image, box=box))  # (N, D, H, W)
+        return Features(self.base_branch(x), self.detail_branch(x))
+
+    def decode_single(self, features: Features, reference: Tensor) -> Tensor:
+        """Rebuild an image from features, un-clamped: of one image (stage I, eq. 14), or fused (stage II)."""
+        x = self.decoder(self.projector(torch.cat(features, dim=1)))  # (N, D, H, W)
+        out: Tensor = reference + self.head(x)  # (N, 1, H, W)
+        return out.sigmoid() if self.config.out_mode == "sigmoid" else out
+
+    def decode_pair(self, a: Tensor, b: Tensor, features_a: Features, features_b: Features) -> Tensor:
+        """Fused image, un-clamped: features are summed, and each part passes one layer (stage II)."""
+        fused = Features(
+            self.base_fusion(features_a.base + features_b.base),
+            self.detail_fusion(features_a.detail + features_b.detail),
+        )
+        return self.decode_single(fused, self.reference(a, b))
+
+    def reference(self, a: Tensor, b: Tensor) -> Tensor:
+        """Stage II reference of a pair, (N, 1, H, W); a sum lies in [0, 2]."""
+        return _REFERENCES[self.config.ref_mode](a, b)
+
+    def fuse_unclamped(
+        self,
+        a: Tensor,
+        b: Tensor,
+        code_a: Tensor,
+        code_b: Tensor,
+        edit: Tensor,
+        *,
+        box: Tensor | None = None,
+    ) -> Tensor:
+        """Fuse without the final clamp; arguments as in ``fuse`` and, for ``box``, as in ``features``."""
+        self.check_pair(a, b, code_a, code_b)
+        features_a = self.features(a, code_a, edit=edit, box=box)
+        features_b = self.features(b, code_b, edit=edit, box=box)
+        return self.decode_pair(a, b, features_a, features_b)
+
+    def fusion_parameters(self) -> list[nn.Parameter]:
+        """The fusion layers, new in stage II."""
+        return [*self.base_fusion.parameters(), *self.detail_fusion.parameters()]
+
+
+def _restormer(count: int, width: int, heads: int) -> nn.Sequential:
+    return nn.Sequential(*(RestormerBlock(width, heads=heads) for _ in range(count)))

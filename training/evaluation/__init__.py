@@ -1,0 +1,1 @@
+"""Evaluation: metrics, baselines, and the runner that applies both to bundles and to any other method."""

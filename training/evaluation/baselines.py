@@ -1,0 +1,103 @@
+"""Fusion without learning, to hold every model against. All take and return images (H, W) in [0, 1].
+
+Baselines return float64 that may leave [0, 1] a little; the caller clips when it rounds to 8 bit.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import correlate1d
+
+from training.data.images import DataError
+from training.evaluation.methods import Method, Real
+
+Array = NDArray[np.float64]
+_BINOMIAL = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
+
+
+def average(a: Real, b: Real) -> Array:
+    """(a + b) / 2."""
+    return (a.astype(np.float64) + b) / 2.0
+
+
+def maximum(a: Real, b: Real) -> Array:
+    """max(a, b) of each pixel."""
+    return np.maximum(a.astype(np.float64), b)
+
+
+def centred_sum(a: Real, b: Real) -> Array:
+    """Full contrast of both: a + b - (mean a + mean b) / 2, clipped to [0, 1]."""
+    both = a.astype(np.float64) + b
+    fused: Array = np.clip(both - both.mean() / 2.0, 0.0, 1.0)
+    return fused
+
+
+def _blur(image: Array) -> Array:
+    rows = correlate1d(image, _BINOMIAL, axis=0, mode="mirror")
+    blurred: Array = correlate1d(rows, _BINOMIAL, axis=1, mode="mirror")
+    return blurred
+
+
+def _expand(image: Array, shape: tuple[int, ...]) -> Array:
+    spread = np.zeros(shape)
+    spread[::2, ::2] = image
+    return 4.0 * _blur(spread)
+
+
+def _larger(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    return np.where(np.abs(a) >= np.abs(b), a, b)
+
+
+def laplacian(a: Real, b: Real, levels: int = 5) -> Array:
+    """Laplacian pyramid (1 4 6 4 1, mirrored border): the larger-magnitude detail wins, the base is the mean.
+
+    Args:
+        a: First image.
+        b: Second image.
+        levels: Levels of detail; the base has 1 / 2^levels of the side.
+    """
+    low_a, low_b = a.astype(np.float64), b.astype(np.float64)
+    details = []
+    for _ in range(levels):
+        next_a, next_b = _blur(low_a)[::2, ::2], _blur(low_b)[::2, ::2]
+        details.append(_larger(low_a - _expand(next_a, low_a.shape), low_b - _expand(next_b, low_b.shape)))
+        low_a, low_b = next_a, next_b
+    fused = (low_a + low_b) / 2.0
+    for detail in reversed(details):
+        fused = _expand(fused, detail.shape) + detail
+    return fused
+
+
+def dual_tree(a: Real, b: Real, levels: int = 4) -> Array:
+    """Dual-tree complex wavelets: the larger-magnitude coefficient wins, the low-pass is the mean.
+
+    Odd sides are extended by replicating the last row or column, which is cut off again.
+
+    Raises:
+        DataError: The package dtcwt is not installed.
+    """
+    try:
+        transforms = importlib.import_module("dtcwt")
+    except ImportError:
+        raise DataError("the DTCWT baseline needs the package dtcwt: pip install 'pairfuse[train]'") from None
+    H, W = a.shape
+    padded = [np.pad(x.astype(np.float64), ((0, H % 2), (0, W % 2)), mode="edge") for x in (a, b)]
+    transform = transforms.Transform2d()
+    first, second = (transform.forward(x, nlevels=levels) for x in padded)
+    details = tuple(_larger(x, y) for x, y in zip(first.highpasses, second.highpasses, strict=True))
+    base = (first.lowpass + second.lowpass) / 2.0
+    fused: Array = transform.inverse(transforms.Pyramid(base, details))
+    return fused[:H, :W]
+
+
+BASELINES: dict[str, Method] = {
+    "average": average,
+    "maximum": maximum,
+    "laplacian": laplacian,
+    "dtcwt": dual_tree,
+    "centred sum": centred_sum,
+}

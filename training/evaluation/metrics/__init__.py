@@ -1,0 +1,82 @@
+"""The registry of fusion metrics: ``METRICS[name](a, b, f)`` on grey images of whole levels 0..255."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from training.evaluation.metrics import edges, information, natural, similarity, statistics
+from training.evaluation.metrics.common import Triple, check_triple
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: As it stands in tables.
+        higher_is_better: Direction.
+        text: One line for reports, with the unit.
+        function: Takes a checked triple.
+    """
+
+    name: str
+    higher_is_better: bool
+    text: str
+    function: Callable[[Triple], float]
+
+    def __call__(self, a: ArrayLike, b: ArrayLike, f: ArrayLike) -> float:
+        """Value for sources a, b and the fused image f, each (H, W) with whole grey levels 0..255.
+
+        Returns:
+            The value; NaN where it is not defined for these images.
+
+        Raises:
+            ValueError: The images are no grey images of one shape, or are too small for the metric.
+        """
+        return self.function(check_triple(a, b, f))
+
+
+_ALL = (
+    Metric("EN", True, "entropy of f, bits", information.entropy),
+    Metric("SD", True, "standard deviation of f, grey levels", statistics.standard_deviation),
+    Metric("SCD", True, "sum of the correlations of differences", statistics.difference_correlation),
+    Metric("SSIM", True, "structural similarity, sum over both sources", similarity.total_ssim),
+    Metric("MI", True, "mutual information, sum over both sources, bits", information.total_information),
+    Metric("VIF", True, "visual information fidelity, sum over both sources", similarity.total_vif),
+    Metric("Qabf", True, "edges of the sources kept in f", edges.edge_preservation),
+    Metric("CC", True, "correlation, mean over both sources", statistics.correlation),
+    Metric("SF", True, "spatial frequency of f, grey levels", statistics.spatial_frequency),
+    Metric("AG", True, "average gradient of f, grey levels", statistics.average_gradient),
+    Metric("EI", True, "edge intensity of f, grey levels", statistics.edge_intensity),
+    Metric("MSE", False, "mean squared error, mean over both sources", statistics.mean_squared_error),
+    Metric("PSNR", True, "peak signal-to-noise ratio of MSE, dB", statistics.peak_signal_to_noise),
+    Metric("Nabf", False, "edges of f that no source has", edges.edge_artefacts),
+    Metric("clip", False, "pixels at 0 or 255 in f but in no source, percent", natural.clipped),
+    Metric("outside", False, "mean distance of f from the sources' range, levels", natural.outside),
+    Metric("flat_noise", False, "average gradient of f in flat areas, levels", natural.flat_gradient),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+RANKED = ("EN", "SD", "SCD", "SSIM", "MI", "VIF", "Qabf", "CC")
+DEFAULT = (*RANKED, "SF", "AG", "EI", "clip", "outside", "flat_noise")
+
+
+def find_metrics(names: Iterable[str]) -> list[Metric]:
+    """Look metrics up by name.
+
+    Raises:
+        ValueError: There is no metric of that name.
+    """
+    chosen = list(names)
+    unknown = [name for name in chosen if name not in METRICS]
+    if unknown:
+        raise ValueError(f"no metric {', '.join(unknown)}; known: {', '.join(METRICS)}")
+    return [METRICS[name] for name in chosen]
+
+
+def measure(a: ArrayLike, b: ArrayLike, f: ArrayLike, names: Iterable[str] = DEFAULT) -> dict[str, float]:
+    """Values of several metrics for one triple; arguments and errors as for ``Metric.__call__``."""
+    triple = check_triple(a, b, f)
+    return {metric.name: metric.function(triple) for metric in find_metrics(names)}

@@ -1,0 +1,231 @@
+"""Write a bundle: ONNX graphs, weights as safetensors, slot file and card, everything with its checksum."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import warnings
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.token_fusion import TokenFusionModel
+from training.card_text import CardText, load_card_text
+from training.macs import count_macs
+from training.run import CHECKPOINT, load_checkpoint
+from training.titok_ste import load_trained
+from training.tokenizer import load_tokenizer
+
+OPSET = 18
+PARITY_LIMIT = 1e-4
+PARITY_CASES = ((1, 256, 256), (3, 256, 256), (1, 130, 77), (3, 130, 77), (1, 480, 640), (1, 481, 639))
+_EXAMPLE = (2, 138, 202)
+
+
+class Encode(nn.Module):
+    """The model's ``encode`` as a module of its own, for export."""
+
+    def __init__(self, model: TokenFusionModel) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, model.tokenizer
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 1, H, W) -> (N, K, C)."""
+        return self.model.encode(image)
+
+
+class Fuse(nn.Module):
+    """The model's ``fuse`` as a module of its own, for export."""
+
+    def __init__(self, model: TokenFusionModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, a: Tensor, b: Tensor, code_a: Tensor, code_b: Tensor, edit: Tensor) -> Tensor:
+        """Two sources, two codes, strengths (N, S) -> (N, 1, H, W)."""
+        return self.model.fuse(a, b, code_a, code_b, edit)
+
+
+def example_inputs(model: TokenFusionModel, size: tuple[int, int, int], seed: int = 0) -> dict[str, Tensor]:
+    """Inputs of ``fuse`` for a batch, height and width; every tensor distinct.
+
+    One tensor passed under two names would be exported as one input, and the other name ignored.
+    """
+    N, H, W = size
+    generator = torch.Generator().manual_seed(seed)
+    smooth = torch.rand(2 * N, 1, 9, 9, generator=generator)
+    images = nn.functional.interpolate(smooth, size=(H, W), mode="bicubic", align_corners=False)
+    images = (images + 0.1 * torch.rand(2 * N, 1, H, W, generator=generator)).clamp(0, 1)
+    a, b = images[:N].clone(), images[N:].clone()
+    edit = 2.0 * torch.rand(N, len(model.slots), generator=generator)
+    return {"a": a, "b": b, "code_a": model.encode(a), "code_b": model.encode(b), "edit": edit}
+
+
+def to_onnx(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Path) -> None:
+    """Export with N, H and W dynamic."""
+    N, H, W = torch.export.Dim("N", max=4096), torch.export.Dim("H", min=32), torch.export.Dim("W", min=32)
+    shapes = {name: {0: N, 2: H, 3: W} if x.ndim == 4 else {0: N} for name, x in inputs.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            kwargs=inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model_proto
+    del graph.metadata_props[:]
+    for node in graph.graph.node:  # the exporter leaves stack traces with local paths in every node
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in graph.graph.value_info:
+        del value.metadata_props[:]
+    for value in graph.graph.output:  # the exporter names them by how they were computed, e.g. Min(H, 8*((H + 7)//8))
+        if len(dims := value.type.tensor_type.shape.dim) == 4:
+            dims[2].dim_param, dims[3].dim_param = "H", "W"
+    onnx.checker.check_model(graph)
+    onnx.save(graph, str(path))
+
+
+def parity(model: TokenFusionModel, folder: Path) -> dict[str, float]:
+    """Largest absolute difference between PyTorch and ONNX Runtime (CPU) for each batch and size.
+
+    Raises:
+        RuntimeError: A difference exceeds 1e-4.
+    """
+    encoder, fusion = (
+        onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
+        for name in ("encoder.onnx", "fusion.onnx")
+    )
+    report = {}
+    for case in PARITY_CASES:
+        inputs = example_inputs(model, case, seed=sum(case))
+        with torch.no_grad():
+            expected = model.fuse(**inputs).numpy()
+        arrays = {name: x.numpy() for name, x in inputs.items()}
+        label = "x".join(map(str, case))
+        report[f"fusion {label}"] = float(np.abs(fusion.run(None, arrays)[0] - expected).max())
+        code = encoder.run(None, {"image": arrays["a"]})[0]
+        report[f"encoder {label}"] = float(np.abs(code - arrays["code_a"]).max())
+    worst = max(report, key=report.__getitem__)
+    if report[worst] > PARITY_LIMIT:
+        raise RuntimeError(f"ONNX and PyTorch differ by {report[worst]:.2g} ({worst}), limit {PARITY_LIMIT}")
+    return report
+
+
+def graph_spec(path: Path) -> dict[str, Any]:
+    """Interface of a graph for the card: inputs and outputs with their shapes, dynamic axes by name."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+
+    def specs(values: Any) -> list[dict[str, Any]]:
+        rows = []
+        for value in values:
+            dims = value.type.tensor_type.shape.dim
+            rows.append({"name": value.name, "dtype": "float32", "shape": [d.dim_param or d.dim_value for d in dims]})
+        return rows
+
+    return {"file": path.name, "inputs": specs(graph.input), "outputs": specs(graph.output)}
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """Checksum and size of a file."""
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+
+
+def training_record(text: CardText, states: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The card's training section from the checkpoints of the tokenizer and the fusion network."""
+    data, runs = [], []
+    for use, state in states.items():
+        recipe = json.loads(state["recipe"])
+        for name, count in state["data"].items():
+            root = "/".join(name.split("/")[:2])
+            unit = "images" if state["kind"] == "tokenizer" else "pairs"
+            licence = text.data_licences[root]
+            data.append({"name": name, "count": count, "unit": unit, "use": use, "licence": licence})
+        runs.append(
+            {
+                "recipe": state.get("profile", state.get("name")),
+                "command": f"python -m training {state['kind']}",
+                "steps": state["step"],
+                "device": state["device"],
+                "seed": recipe["seed"],
+                "commit": state["commit"],
+                "date": state["date"],
+                "seconds": round(state["seconds"], 1),
+                "notes": text.run_notes.get(use, ""),
+            }
+        )
+    return {"data": data, "runs": runs}
+
+
+def export(tokenizer_run: Path, fusion_run: Path, text: CardText, folder: Path) -> None:
+    """Write the whole bundle.
+
+    Raises:
+        RuntimeError: ONNX and PyTorch disagree.
+        ValueError: The runs do not belong together.
+    """
+    tokenizer = load_tokenizer(tokenizer_run)
+    model, state = load_trained(fusion_run, tokenizer)
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = example_inputs(model, _EXAMPLE)
+    to_onnx(Encode(model), {"image": inputs["a"]}, "code", folder / "encoder.onnx")
+    to_onnx(Fuse(model), inputs, "fused", folder / "fusion.onnx")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(folder / "fusion.safetensors"))
+    save_file({k: v.contiguous() for k, v in tokenizer.state_dict().items()}, str(folder / "tokenizer.safetensors"))
+    (folder / "slots.json").write_text(json.dumps(json.loads(state["slots"]), indent=1) + "\n")
+    per_pixel, per_image = count_macs(deepcopy(model).to("meta"), 480, 640)
+    files = ("encoder.onnx", "fusion.onnx", "fusion.safetensors", "tokenizer.safetensors", "slots.json")
+    limit = model.ste.strength_limit().tolist()
+    card = {
+        "card_version": 1,
+        **text.model_dump(include={"name", "title", "summary", "paper", "tasks"}),
+        "opset": OPSET,
+        "files": {name: file_record(folder / name) for name in files},
+        "fusion": graph_spec(folder / "fusion.onnx"),
+        "encoder": graph_spec(folder / "encoder.onnx"),
+        "edit_slots": [
+            {"name": name, "default": 1.0, "max": round(top, 4), "meaning": text.slots[name]}
+            for name, top in zip(model.slots, limit, strict=True)
+        ],
+        "size": text.size,
+        "parameters": {
+            "fusion": sum(p.numel() for p in model.parameters()),
+            "tokenizer": sum(p.numel() for p in tokenizer.parameters()),
+        },
+        "macs": {"fuse_per_pixel": per_pixel, "encode_per_image": per_image},
+        "training": training_record(text, {"tokenizer": load_checkpoint(tokenizer_run / CHECKPOINT), "fusion": state}),
+        "evaluation": [],
+        "parity": parity(model, folder),
+        "extra": {"tokenizer_id": tokenizer.tokenizer_id, **text.extra},
+        **text.model_dump(include={"licence", "limits"}),
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m training export``."""
+    parser.add_argument("--tokenizer", type=Path, required=True, help="run folder of the tokenizer")
+    parser.add_argument("--run", type=Path, required=True, help="run folder of the fusion network")
+    parser.add_argument("--card", default="titok-ste-lite", help="card text: name or .yaml path")
+    parser.add_argument("--out", type=Path, required=True, help="bundle folder, e.g. weights/titok-ste-lite")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export, check parity and print the bundle's files."""
+    export(args.tokenizer, args.run, load_card_text(args.card), args.out)
+    for path in sorted(args.out.iterdir()):
+        print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")

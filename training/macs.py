@@ -1,0 +1,49 @@
+"""Count multiply-adds of the networks, attention products included (1 MAC = one multiply-add)."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.registry import PROFILES, build
+from models.token_fusion import TokenFusionModel
+from models.tokenizer import TOKENIZERS, Tokenizer
+
+
+def count_macs(model: TokenFusionModel, height: int, width: int) -> tuple[float, float]:
+    """MACs of one pair at a size, counted on shapes alone.
+
+    Returns:
+        (MACs of ``fuse`` per output pixel, MACs of ``encode`` per image).
+    """
+    device = next(model.parameters()).device
+    a, b = (torch.zeros(1, 1, height, width, device=device) for _ in range(2))
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as encode:
+            code = model.tokenizer.encode(a)  # model.encode switches autocast off, which the meta device does not know
+        with FlopCounterMode(display=False) as fuse:
+            model.fuse(a, b, code, code, a.new_ones(1, len(model.slots)))
+    return fuse.get_total_flops() / 2 / (height * width), encode.get_total_flops() / 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m training macs``."""
+    parser.add_argument("--model", action="append", choices=sorted(PROFILES), help="default: all")
+    parser.add_argument("--tokenizer", default="t32-tiny6-128", choices=sorted(TOKENIZERS))
+    parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print one line per model."""
+    height, width = args.size
+    print(f"{'model':22} {'parameters':>11} {'fuse kMAC/px':>13} {'fuse GMAC':>10} {'encode GMAC/image':>18}")
+    for name in args.model or PROFILES:
+        with torch.device("meta"):
+            model = build(name, Tokenizer(TOKENIZERS[args.tokenizer]), None)
+        assert isinstance(model, TokenFusionModel)
+        per_pixel, encode = count_macs(model, height, width)
+        parameters = sum(p.numel() for p in model.parameters())
+        total = per_pixel * height * width
+        print(f"{name:22} {parameters:>11,} {per_pixel / 1e3:>13.2f} {total / 1e9:>10.2f} {encode / 1e9:>18.3f}")

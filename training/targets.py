@@ -1,0 +1,85 @@
+"""What a fused image should look like at a given edit strength.
+
+The paper has no loss that rewards different outputs for different strengths; these targets make the two slots mean
+something: *sharpen* moves the tone from natural to full contrast and scales the gradients, *smooth* quietens areas
+in which neither source has structure.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.config import Strict
+from training.losses import sobel
+
+
+class TargetConfig(Strict):
+    """How the edit strength (g_0 sharpen, g_1 smooth) moves the target.
+
+    Attributes:
+        conditioned: Off: strength 1 targets at every strength (the paper's objective).
+        sharpen_gain: Gradient gain per unit of g_0, neutral at g_0 = 1.
+        smooth_gain: Gradient reduction per unit of g_1 in flat areas.
+        flat_threshold: Mean |Sobel_x| + |Sobel_y| (images in [0, 1]) below which an area counts as flat.
+        flat_softness: Width of the transition around the threshold.
+        natural_share: Side of the blur that splits the infrared image into tone and local contrast, as a share of
+            the image's shorter side.
+    """
+
+    conditioned: bool = True
+    sharpen_gain: float = 0.25
+    smooth_gain: float = 0.2
+    flat_threshold: float = 0.12
+    flat_softness: float = 0.03
+    natural_share: float = 0.25
+
+
+class Target(NamedTuple):
+    """Wanted tone and gradients, each (N, 1, H, W)."""
+
+    tone: Tensor
+    gx: Tensor
+    gy: Tensor
+
+
+def _box(x: Tensor, size: int) -> Tensor:
+    """Mean over a size × size window, size odd, border replicated."""
+    p = size // 2
+    x = F.avg_pool2d(F.pad(x, (p, p, p, p), mode="replicate"), (size, 1), stride=1)
+    return F.avg_pool2d(x, (1, size), stride=1)
+
+
+def centred_sum(a: Tensor, b: Tensor) -> Tensor:
+    """A + B - mean of both: full contrast of both sources, not clipped."""
+    return a + b - 0.5 * (a + b).mean(dim=(2, 3), keepdim=True)
+
+
+def natural_tone(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """The first source plus the local contrast of the second, whose own large-scale tone is left out."""
+    size = max(3, int(share * min(b.shape[-2:]))) // 2 * 2 + 1
+    return a + b - _box(_box(b, size), size)
+
+
+def strongest_gradient(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Signed Sobel gradient of whichever source has the larger magnitude at each pixel."""
+    (ax, ay), (bx, by) = sobel(a), sobel(b)
+    first = ax.abs() + ay.abs() >= bx.abs() + by.abs()
+    return torch.where(first, ax, bx), torch.where(first, ay, by)
+
+
+def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig) -> Target:
+    """The target of a pair at strength ``edit`` (N, 2): sharpen, smooth."""
+    gx, gy = strongest_gradient(a, b)
+    full = centred_sum(a, b)
+    if not config.conditioned:
+        return Target(full, gx, gy)
+    sharpen, smooth = edit[:, :2, None, None].split(1, dim=1)  # (N, 1, 1, 1) each
+    activity = _box(gx.abs() + gy.abs(), 7)
+    flat = torch.sigmoid((config.flat_threshold - activity) / config.flat_softness)
+    gain = 1.0 + config.sharpen_gain * (sharpen - 1.0) - config.smooth_gain * smooth * flat
+    tone = torch.lerp(natural_tone(a, b, config.natural_share), full, sharpen.clamp(max=1.0))
+    return Target(tone, gain * gx, gain * gy)

@@ -1,0 +1,122 @@
+"""The recipe of a TiTok+STE run: every weight and schedule number of Algorithm 1."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from training.config import PairFolder, Precision, Strict
+from training.data.tone import ToneConfig
+from training.targets import TargetConfig
+
+
+class StageOneLoss(Strict):
+    """Reconstruction warm-up (eq. 14-16); ``gradient`` is the paper's λ_g, whose term it does not print."""
+
+    ssim: float = 5.0
+    mse: float = 1.0
+    gradient: float = 5.0
+    decomposition: float = 2.0
+    delta: float = 1.01
+
+
+class StageTwoLoss(Strict):
+    """Fusion (eq. 17-18) and the terms of our profiles.
+
+    Attributes:
+        intensity: α_in.
+        intensity_target: ``max`` of both sources (paper) or the ``tone`` target, compared at 1/8 size.
+        gradient: α_g.
+        gradient_target: ``magnitude`` (paper) or ``signed`` gradients.
+        reconstruction: λ_r of SSIM and MSE against each source.
+        ssim: Weight of 1 - mean SSIM to both sources.
+        scd: Weight of 2 - SCD.
+        out_of_range: Weight of the distance by which the un-clamped output leaves the displayable range.
+        margin: Head-room kept at both ends of the range.
+        decomposition: λ_d.
+        delta: δ of eq. 16.
+    """
+
+    intensity: float = 1.0
+    intensity_target: Literal["max", "tone"] = "max"
+    gradient: float = 10.0
+    gradient_target: Literal["magnitude", "signed"] = "magnitude"
+    reconstruction: float = 0.5
+    ssim: float = 0.0
+    scd: float = 0.0
+    out_of_range: float = 0.0
+    margin: float = 0.0
+    decomposition: float = 2.0
+    delta: float = 1.01
+
+
+class StrengthDraw(Strict):
+    """How the edit strength is drawn per image and slot in stage II (§4.5 of the model notes).
+
+    Attributes:
+        zero: Probability of 0.
+        one: Probability of 1.
+        maximum: The rest is uniform from 0 to this.
+    """
+
+    zero: float = 0.4
+    one: float = 0.4
+    maximum: float = 1.5
+
+
+class Schedule(Strict):
+    """Steps and learning rate.
+
+    Attributes:
+        kind: ``step`` halves as the paper does, ``cosine`` falls to ``floor`` with a short warm-up.
+        edit_lr_ratio: Learning rate of Δ relative to the rest.
+        edit_norm: Largest norm of each Δ, so that strengths up to 2 stay within the trained region.
+        edit_start: Δ starts at ``zero``, or at ``edit_norm`` along the mean token shift of the ``probe``. From
+            zero, neither Δ nor what reads it gets a useful gradient for a long time.
+        clip: Global gradient norm limit, Δ excluded.
+    """
+
+    steps_per_epoch: int
+    stage1_epochs: int
+    stage2_epochs: int
+    lr: float = 1e-4
+    kind: Literal["step", "cosine"] = "step"
+    decay: float = 0.5
+    decay_epochs: int = 20
+    floor: float = 1e-6
+    warmup_steps: int = 0
+    clip: float = 0.01
+    ema: float = 0.0
+    edit_lr_ratio: float = 10.0
+    edit_norm: float = 0.375
+    edit_start: Literal["zero", "probe"] = "zero"
+
+
+class Sampling(Strict):
+    """How batches are cut from the pairs; see ``ImagePairs.sample``."""
+
+    batch: int
+    sides: list[int]
+    crop_share: float = 0.5
+    zoom: float = 1.0
+    tone_a: ToneConfig = ToneConfig(probability=0.0)
+    tone_b: ToneConfig = ToneConfig(probability=0.0)
+    noise_probability: float = 0.0
+    noise_sigma: float = 0.0
+
+
+class FusionRecipe(Strict):
+    """Everything that decides a run besides the tokenizer and the slot file."""
+
+    profile: str
+    seed: int
+    precision: Precision
+    sampling: Sampling
+    schedule: Schedule
+    stage1_reference: Literal["input", "zero", "mix"] = "mix"
+    stage1: StageOneLoss
+    stage2: StageTwoLoss
+    strength: StrengthDraw
+    target: TargetConfig
+    validate_epochs: int
+    train: list[PairFolder]
+    val: list[PairFolder]
