@@ -232,10 +232,10 @@ class TokenizerTrainer:
                 run.record(self.step, values)
                 self.step += 1
                 if self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps:
+                    self.checkpoint(run.seconds)
                     scores, picture = self.validate()
                     run.write(self.step, scores)
                     run.image("val/reconstruction", picture, self.step)
-                    self.checkpoint(run.seconds)
 
 
 def load_tokenizer(run_folder: Path) -> Tokenizer:

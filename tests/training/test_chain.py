@@ -1,0 +1,171 @@
+"""The whole chain on drawn pairs: tokenizer, slots, both stages, resume, bundle."""
+
+import json
+from argparse import Namespace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from app.card import ModelCard
+from models.tokenizer import config as tokenizer_config
+from training import __main__ as command_line
+from training import export, probe, titok_ste, tokenizer
+from training.config import load_recipe
+from training.data.images import DataError
+from training.run import CHECKPOINT
+from training.titok_ste_recipe import FusionRecipe
+
+TOKENIZER_SET = [
+    "tokenizer=test-tiny", "steps=6", "batch=2", "precision=32-true", "cache_side=48", "validate_every=3",
+    "reseed_every=2", "train=[{path: ivf/train/visible, partner: ivf/train/infrared}]", "val=[{path: ivf/val/visible}]",
+]  # fmt: skip
+FUSION_SET = [
+    "schedule.steps_per_epoch=2", "schedule.stage1_epochs=1", "schedule.stage2_epochs=2", "validate_epochs=1",
+    "sampling.batch=2", "sampling.sides=[48]", "train=[{a: ivf/train/visible, b: ivf/train/infrared}]",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_tokenizer():
+    tiny = tokenizer_config.TokenizerConfig(
+        "test-tiny", 32, 1, 2, codebook_size=64, legacy=False, image_size=32, decoder_layers=1
+    )
+    tokenizer_config.TOKENIZERS[tiny.name] = tiny
+    yield
+    del tokenizer_config.TOKENIZERS[tiny.name]
+
+
+def train_tokenizer(data, out, *extra):
+    tokenizer.run(Namespace(recipe="t32-tiny6-128", data=data, out=out, set=[*TOKENIZER_SET, *extra]))
+
+
+def train_fusion(data, folder, out, *extra):
+    args = {"tokenizer": folder / "tokenizer", "slots": folder / "slots.json", "out": out}
+    titok_ste.run(Namespace(recipe="titok-ste-lite", data=data, set=[*FUSION_SET, *extra], **args))
+
+
+@pytest.fixture(scope="module")
+def chain(data_root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chain")
+    train_tokenizer(data_root, folder / "tokenizer")
+    probe.run(
+        Namespace(
+            tokenizer=folder / "tokenizer", data=data_root, folder=None, amount=1.0, sigma=2.0, seed=1,
+            out=folder / "slots.json",
+        )
+    )  # fmt: skip
+    train_fusion(data_root, folder, folder / "fusion")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(chain):
+    out = chain / "bundle"
+    export.run(Namespace(tokenizer=chain / "tokenizer", run=chain / "fusion", card="titok-ste-lite", out=out))
+    return out
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["val/SCD"] for line in lines if "val/SCD" in line}
+
+
+def weights(folder):
+    return torch.load(folder / CHECKPOINT, weights_only=True)["model"]
+
+
+class Interrupted(Exception):
+    """Stands for a power cut."""
+
+
+def interrupt(*_):
+    raise Interrupted
+
+
+def test_interrupted_tokenizer_run_ends_like_an_uninterrupted_one(data_root, tmp_path, chain, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer.TokenizerTrainer, "validate", interrupt)
+        with pytest.raises(Interrupted):
+            train_tokenizer(data_root, tmp_path)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 3
+    train_tokenizer(data_root, tmp_path)
+    for name, value in weights(chain / "tokenizer").items():
+        assert torch.equal(weights(tmp_path)[name], value), name
+
+
+def test_interrupted_fusion_run_ends_like_an_uninterrupted_one(data_root, tmp_path, chain, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(titok_ste, "validate", interrupt)
+        with pytest.raises(Interrupted):
+            train_fusion(data_root, chain, tmp_path)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 4
+    train_fusion(data_root, chain, tmp_path)
+    for name, value in weights(chain / "fusion").items():
+        assert torch.equal(weights(tmp_path)[name], value), name
+
+
+def test_stage_two_trains_the_offsets_within_their_bound(chain):
+    delta = weights(chain / "fusion")["ste.delta"]
+    norms = delta.norm(dim=1)
+    assert (norms > 0).all()
+    assert (norms <= 0.375 + 1e-6).all()
+
+
+def test_validation_writes_finite_scores(chain):
+    scores = losses(chain / "fusion")
+    assert sorted(scores) == [4, 6]
+    assert np.isfinite(list(scores.values())).all()
+
+
+def test_bundle_card_is_valid_and_complete(bundle):
+    card = ModelCard.model_validate_json((bundle / "card.json").read_text())
+    assert card.slots == ("sharpen", "smooth")
+    assert [run.steps for run in card.training.runs] == [6, 6]
+    assert {use.name for use in card.training.data} == {"ivf/train/visible", "ivf/train/visible + ivf/train/infrared"}
+    assert max(card.parity.values()) <= 1e-4
+    assert card.fusion.outputs[0].shape == ["N", 1, "H", "W"]
+
+
+@pytest.mark.parametrize("size", [(1, 256, 256), (3, 256, 256), (1, 130, 77), (3, 130, 77), (1, 480, 640), (2, 33, 47)])
+def test_onnx_equals_pytorch(chain, bundle, size):
+    model, _ = titok_ste.load_trained(chain / "fusion", tokenizer.load_tokenizer(chain / "tokenizer"))
+    inputs = export.example_inputs(model, size, seed=5)
+    session = onnxruntime.InferenceSession(bundle / "fusion.onnx", providers=["CPUExecutionProvider"])
+    (fused,) = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+    with torch.no_grad():
+        expected = model.fuse(**inputs).numpy()
+    assert fused.shape == expected.shape
+    assert np.abs(fused - expected).max() <= 1e-4
+
+
+def test_slots_of_another_tokenizer_are_refused(data_root, chain, tmp_path):
+    slots = json.loads((chain / "slots.json").read_text())
+    slots["tokenizer_id"] = "other:0"
+    (tmp_path / "slots.json").write_text(json.dumps(slots))
+    args = Namespace(
+        recipe="titok-ste-lite", data=data_root, tokenizer=chain / "tokenizer", slots=tmp_path / "slots.json",
+        out=tmp_path / "f", set=FUSION_SET,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="probe that tokenizer"):
+        titok_ste.run(args)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("schedule.lr=fast", "schedule.lr"), ("sampling.colour=1", "sampling.colour"), ("stage1_reference=own", "stage1")],
+)
+def test_wrong_recipe_values_are_named(override, message):
+    with pytest.raises(DataError, match=message):
+        load_recipe("titok-ste-lite", FusionRecipe, [override])
+
+
+def test_unknown_recipe_lists_the_known():
+    with pytest.raises(DataError, match="titok-ste-lite"):
+        load_recipe("titok-ste-huge", FusionRecipe)
+
+
+def test_missing_data_ends_with_a_message_not_a_traceback(tmp_path):
+    with pytest.raises(SystemExit, match="no folder"):
+        command_line.main(["tokenizer", "--data", str(tmp_path), "--out", str(tmp_path / "run")])

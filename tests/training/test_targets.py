@@ -1,0 +1,60 @@
+"""What the edit strength asks for."""
+
+import torch
+
+from training.targets import TargetConfig, centred_sum, make_target, natural_tone, strongest_gradient
+
+CONFIG = TargetConfig()
+
+
+def sources():
+    torch.manual_seed(1)
+    return torch.rand(2, 1, 40, 40), torch.rand(2, 1, 40, 40)
+
+
+def target(sharpen, smooth, config=CONFIG):
+    a, b = sources()
+    return make_target(a, b, torch.tensor([[sharpen, smooth]] * 2), config)
+
+
+def test_tone_runs_from_natural_to_the_centred_sum():
+    a, b = sources()
+    torch.testing.assert_close(target(0.0, 0.0).tone, natural_tone(a, b, CONFIG.natural_share))
+    torch.testing.assert_close(target(1.0, 0.0).tone, centred_sum(a, b))
+    torch.testing.assert_close(target(2.0, 0.0).tone, centred_sum(a, b))
+
+
+def test_sharpen_scales_the_strongest_gradient():
+    gx, gy = strongest_gradient(*sources())
+    for strength in (0.0, 1.0, 2.0):
+        gain = 1 + CONFIG.sharpen_gain * (strength - 1)
+        torch.testing.assert_close(target(strength, 0.0).gx, gain * gx)
+        torch.testing.assert_close(target(strength, 0.0).gy, gain * gy)
+
+
+def test_smooth_quietens_flat_areas_only():
+    a = torch.full((1, 1, 40, 40), 0.5)
+    a[..., 20:] = 0.9
+    a = a + 0.004 * torch.randn(a.shape, generator=torch.Generator().manual_seed(0))
+    b = torch.full_like(a, 0.3)
+    off, on = (make_target(a, b, torch.tensor([[1.0, s]]), CONFIG) for s in (0.0, 2.0))
+    ratio = on.gx.abs().sum(dim=(0, 1, 2)) / off.gx.abs().sum(dim=(0, 1, 2))
+    assert ratio[2:10].mean() < 0.7
+    assert ratio[19:21].min() > 0.95
+
+
+def test_unconditioned_target_ignores_the_strength():
+    config = TargetConfig(conditioned=False)
+    for low, high in zip(target(0.0, 0.0, config), target(2.0, 2.0, config), strict=True):
+        assert torch.equal(low, high)
+
+
+def test_strongest_gradient_takes_the_larger_magnitude():
+    a = torch.zeros(1, 1, 8, 8)
+    a[..., 4:] = 1.0
+    b = torch.zeros(1, 1, 8, 8)
+    b[..., 4:, :] = -3.0
+    gx, gy = strongest_gradient(a, b)
+    assert gx[0, 0, 0, 4] == 4
+    assert gy[0, 0, 4, 0] == -12
+    assert gx[0, 0, 4, 4] == 0
