@@ -26,6 +26,7 @@ class TargetConfig(Strict):
         smooth_gain: Gradient reduction per unit of g_1 in flat areas.
         flat_threshold: Mean |Sobel_x| + |Sobel_y| (images in [0, 1]) below which an area counts as flat.
         flat_softness: Width of the transition around the threshold.
+        knee: Tones this close to black or white, and beyond, are compressed into the displayable range.
         natural_share: Side of the blur that splits the infrared image into tone and local contrast, as a share of
             the image's shorter side.
     """
@@ -35,6 +36,7 @@ class TargetConfig(Strict):
     smooth_gain: float = 0.2
     flat_threshold: float = 0.12
     flat_softness: float = 0.03
+    knee: float = 0.15
     natural_share: float = 0.25
 
 
@@ -58,6 +60,14 @@ def centred_sum(a: Tensor, b: Tensor) -> Tensor:
     return a + b - 0.5 * (a + b).mean(dim=(2, 3), keepdim=True)
 
 
+def compress(x: Tensor, knee: float) -> Tensor:
+    """Identity in [knee, 1 - knee]; outside, a smooth curve that ends at 0 and 1."""
+    if knee <= 0:
+        return x
+    inner = x.clamp(knee, 1.0 - knee)
+    return inner + knee * torch.tanh((x - inner) / knee)
+
+
 def natural_tone(a: Tensor, b: Tensor, share: float) -> Tensor:
     """The first source plus the local contrast of the second, whose own large-scale tone is left out."""
     size = max(3, int(share * min(b.shape[-2:]))) // 2 * 2 + 1
@@ -74,12 +84,13 @@ def strongest_gradient(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig) -> Target:
     """The target of a pair at strength ``edit`` (N, 2): sharpen, smooth."""
     gx, gy = strongest_gradient(a, b)
-    full = centred_sum(a, b)
+    full = compress(centred_sum(a, b), config.knee)
     if not config.conditioned:
         return Target(full, gx, gy)
     sharpen, smooth = edit[:, :2, None, None].split(1, dim=1)  # (N, 1, 1, 1) each
     activity = _box(gx.abs() + gy.abs(), 7)
     flat = torch.sigmoid((config.flat_threshold - activity) / config.flat_softness)
     gain = 1.0 + config.sharpen_gain * (sharpen - 1.0) - config.smooth_gain * smooth * flat
-    tone = torch.lerp(natural_tone(a, b, config.natural_share), full, sharpen.clamp(max=1.0))
+    natural = compress(natural_tone(a, b, config.natural_share), config.knee)
+    tone = torch.lerp(natural, full, sharpen.clamp(max=1.0))
     return Target(tone, gain * gx, gain * gy)

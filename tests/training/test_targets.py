@@ -2,7 +2,7 @@
 
 import torch
 
-from training.targets import TargetConfig, centred_sum, make_target, natural_tone, strongest_gradient
+from training.targets import TargetConfig, centred_sum, compress, make_target, natural_tone, strongest_gradient
 
 CONFIG = TargetConfig()
 
@@ -19,9 +19,22 @@ def target(sharpen, smooth, config=CONFIG):
 
 def test_tone_runs_from_natural_to_the_centred_sum():
     a, b = sources()
-    torch.testing.assert_close(target(0.0, 0.0).tone, natural_tone(a, b, CONFIG.natural_share))
-    torch.testing.assert_close(target(1.0, 0.0).tone, centred_sum(a, b))
-    torch.testing.assert_close(target(2.0, 0.0).tone, centred_sum(a, b))
+    natural = compress(natural_tone(a, b, CONFIG.natural_share), CONFIG.knee)
+    full = compress(centred_sum(a, b), CONFIG.knee)
+    torch.testing.assert_close(target(0.0, 0.0).tone, natural)
+    torch.testing.assert_close(target(1.0, 0.0).tone, full)
+    torch.testing.assert_close(target(2.0, 0.0).tone, full)
+
+
+def test_compression_leaves_the_middle_and_ends_inside_the_range():
+    x = torch.linspace(-2, 3, 501)
+    y = compress(x, 0.15)
+    middle = (x >= 0.15) & (x <= 0.85)
+    assert torch.equal(y[middle], x[middle])
+    assert (y.diff() >= 0).all()
+    assert y.min() >= 0
+    assert y.max() <= 1
+    assert torch.equal(compress(x, 0.0), x)
 
 
 def test_sharpen_scales_the_strongest_gradient():

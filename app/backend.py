@@ -1,0 +1,39 @@
+"""What runs a model: the protocol that the engine relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tensor = NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """Runs the two graphs of one model. Not thread-safe: one thread calls it.
+
+    Attributes:
+        kind: Name of the implementation, such as ``onnx``.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    kind: str
+    device: str
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Encodes luminance images (N, 1, H, W) in [0, 1] to codes (N, ...)."""
+        ...
+
+    def fuse(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Fuses a batch.
+
+        Args:
+            inputs: By graph input name: ``a`` and ``b`` (N, 1, H, W) in [0, 1]; ``code_a`` and ``code_b``
+                (N, ...) if the model has an encoder; ``edit`` (N, S) if it has S edit slots.
+
+        Returns:
+            Fused luminance (N, 1, H, W) in [0, 1].
+        """
+        ...

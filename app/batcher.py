@@ -1,0 +1,224 @@
+"""Feeds one model: groups waiting pairs of one size and runs them in the model's own thread.
+
+A failed batch is run again one pair at a time, so a pair that breaks the run fails alone. Pairs whose
+caller has left are taken out of the queue before they cost a run. After three failed runs in a row a
+known-good pair decides whether the model is healthy; while it is not, the check is repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from app.engine import Fused, Job
+from app.errors import OverloadedError, RunFailedError
+from app.logs import request_id
+from app.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+FAILURES_TO_UNHEALTHY = 3
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """Bounds of one batcher.
+
+    Attributes:
+        max_queue: Most waiting pairs.
+        max_batch: Most pairs in one run.
+        max_pixels: Most pixels of image_a over one run; a single pair may have more.
+        max_wait_s: Longest wait of the oldest pair for others of its size, in seconds.
+        probe_interval_s: Seconds between two checks of an unhealthy model.
+    """
+
+    max_queue: int
+    max_batch: int
+    max_pixels: int
+    max_wait_s: float
+    probe_interval_s: float = 5.0
+
+
+@dataclass(eq=False)
+class _Entry:
+    job: Job
+    future: asyncio.Future[tuple[Fused, float]]
+    caller: str
+    queued_at: float = field(default_factory=time.perf_counter)
+
+
+class Batcher:
+    """Queue and worker of one model. Lives on one event loop.
+
+    Args:
+        name: The model's name, for logs and metrics.
+        run: Fuses jobs of one size; called in a thread of its own, one call at a time.
+        probe: A job that a healthy model fuses.
+        limits: Bounds of queue and batch.
+        telemetry: Receives batch sizes, queue depth and failures.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Sequence[Job]], list[Fused]],
+        probe: Job,
+        limits: BatchLimits,
+        telemetry: Telemetry,
+    ) -> None:
+        self._name = name
+        self._run = run
+        self._probe = probe
+        self._limits = limits
+        self._telemetry = telemetry
+        self._pending: deque[_Entry] = deque()
+        self._arrival = asyncio.Event()
+        self._failures = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"run-{name}")
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the worker is alive and its last three runs did not all fail."""
+        alive = self._worker is not None and not self._worker.done()
+        return alive and self._failures < FAILURES_TO_UNHEALTHY
+
+    @property
+    def depth(self) -> int:
+        """Number of waiting pairs."""
+        return len(self._pending)
+
+    def start(self) -> None:
+        """Starts the worker on the running event loop."""
+        self._worker = asyncio.create_task(self._serve(), name=f"batcher-{self._name}")
+        self._worker.add_done_callback(_report_end)
+
+    async def stop(self) -> None:
+        """Ends the worker; a run that has begun is waited for."""
+        if self._worker is not None:
+            self._worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._worker
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def submit(self, job: Job) -> tuple[Fused, float]:
+        """Waits for the result of one job. Cancelling the call takes the job out of the queue.
+
+        Returns:
+            The result, and the seconds that the job waited for its run.
+
+        Raises:
+            OverloadedError: The queue is full.
+            RunFailedError: The run failed for this job alone.
+        """
+        if self.depth >= self._limits.max_queue:
+            raise OverloadedError(f"{self.depth} pairs wait for {self._name}, as many as may. Try again shortly.")
+        entry = _Entry(job, asyncio.get_running_loop().create_future(), request_id.get())
+        self._pending.append(entry)
+        self._telemetry.queue_depth.inc()
+        self._arrival.set()
+        try:
+            return await entry.future
+        finally:
+            if entry in self._pending:
+                self._drop(entry)
+
+    def _drop(self, entry: _Entry) -> None:
+        self._pending.remove(entry)
+        self._telemetry.queue_depth.dec()
+
+    async def _serve(self) -> None:
+        while True:
+            if self._failures >= FAILURES_TO_UNHEALTHY:
+                await self._check_health()
+            await self._wait_for_work()
+            batch = await self._collect()
+            if batch:
+                self._telemetry.batch_size.observe(len(batch))
+                await self._execute(batch)
+
+    async def _wait_for_work(self) -> None:
+        """Returns when a pair waits, or when an unhealthy model is due for its next check."""
+        pause = self._limits.probe_interval_s if self._failures >= FAILURES_TO_UNHEALTHY else None
+        if not self._pending:
+            self._arrival.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._arrival.wait(), pause)
+
+    async def _collect(self) -> list[_Entry]:
+        """Takes the oldest pair and those of its size, after waiting for more of them if that is set."""
+        if not self._pending:
+            return []
+        closes_at = self._pending[0].queued_at + self._limits.max_wait_s
+        while self._pending and len(self._matching()) < self._most(self._pending[0].job):
+            left = closes_at - time.perf_counter()
+            if left <= 0:
+                break
+            self._arrival.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._arrival.wait(), left)
+        batch = self._matching()
+        for entry in batch:
+            self._drop(entry)
+        return batch
+
+    def _matching(self) -> list[_Entry]:
+        """Returns the pairs that would run now: of the size of the oldest, as many as the limits allow."""
+        if not self._pending:
+            return []
+        oldest = self._pending[0].job
+        return [entry for entry in self._pending if entry.job.size == oldest.size][: self._most(oldest)]
+
+    def _most(self, job: Job) -> int:
+        """Returns how many pairs of a job's size may run together."""
+        return max(1, min(self._limits.max_batch, self._limits.max_pixels // job.a.size))
+
+    async def _execute(self, batch: list[_Entry]) -> None:
+        started = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        try:
+            results = await loop.run_in_executor(self._thread, self._run, [entry.job for entry in batch])
+        except Exception:  # Whatever a run raises, the worker must live on.
+            self._note_failure(batch)
+            await self._after_failure(batch)
+            return
+        self._failures = 0
+        for entry, fused in zip(batch, results, strict=True):
+            if not entry.future.done():
+                entry.future.set_result((fused, started - entry.queued_at))
+
+    async def _after_failure(self, batch: list[_Entry]) -> None:
+        if len(batch) == 1:
+            if not batch[0].future.done():
+                batch[0].future.set_exception(RunFailedError())
+            return
+        for entry in batch:
+            if not entry.future.done():
+                await self._execute([entry])
+
+    def _note_failure(self, batch: list[_Entry]) -> None:
+        self._failures += 1
+        self._telemetry.run_failures.labels(self._name).inc()
+        callers = [entry.caller for entry in batch]
+        log.exception("model run failed", extra={"model": self._name, "pairs": len(batch), "requests": callers})
+
+    async def _check_health(self) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._run, [self._probe])
+        except Exception:  # Any failure means: still unhealthy.
+            log.exception("model is unhealthy: its check run failed", extra={"model": self._name})
+        else:
+            log.warning("model passed its check run after failed runs", extra={"model": self._name})
+            self._failures = 0
+
+
+def _report_end(worker: asyncio.Task[None]) -> None:
+    """Logs why a worker ended by itself; its batcher is unhealthy from then on."""
+    if not worker.cancelled() and worker.exception() is not None:
+        log.critical("batcher ended", exc_info=worker.exception())

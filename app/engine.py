@@ -1,0 +1,139 @@
+"""Runs one model on a batch of pairs: codes from the cache or the encoder, then the fusion graph."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.backend import Backend, Tensor
+from app.cache import CodeCache, image_key
+from app.card import ModelCard
+from app.color import Plane
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pair to fuse.
+
+    Attributes:
+        a: Luminance (H, W) of image_a in [0, 1].
+        b: Luminance (H, W) of image_b in [0, 1].
+        edit: Strength of each edit slot (S,).
+        keys: Cache keys of both images; empty for a model without an encoder.
+    """
+
+    a: Plane
+    b: Plane
+    edit: tuple[float, ...] = ()
+    keys: tuple[bytes, bytes] = (b"", b"")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.a.shape
+        return height, width
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Result of one job.
+
+    Attributes:
+        luma: Fused luminance (H, W) in [0, 1].
+        encode_s: Seconds that the batch spent on codes.
+        fuse_s: Seconds that the batch spent in the fusion graph.
+    """
+
+    luma: Plane
+    encode_s: float
+    fuse_s: float
+
+
+class Engine:
+    """Runs one model. Not thread-safe: one thread calls ``run``.
+
+    Args:
+        card: The model's card.
+        backend: Runs its graphs.
+        cache_bytes: Memory for cached codes.
+        count_lookup: Called with True for each code found in the cache and with False for each that was not.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        backend: Backend,
+        cache_bytes: int,
+        count_lookup: Callable[[bool], None],
+    ) -> None:
+        self.card = card
+        self.backend = backend
+        self._cache = CodeCache(cache_bytes)
+        self._count_lookup = count_lookup
+
+    @property
+    def needs_codes(self) -> bool:
+        """Whether jobs must carry cache keys."""
+        return self.card.encoder is not None
+
+    def job(self, a: Plane, b: Plane, edit: tuple[float, ...]) -> Job:
+        """Makes a job of two luminances (H, W) in [0, 1] and the slot strengths (S,)."""
+        keys = (image_key(a), image_key(b)) if self.needs_codes else (b"", b"")
+        return Job(a, b, edit, keys)
+
+    def probe_job(self) -> Job:
+        """Returns a small pair that every sound model can fuse."""
+        multiple = self.card.size.multiple
+        side = -(-max(64, self.card.size.min_side) // multiple) * multiple
+        ramp = np.linspace(0, 1, side * side, dtype=np.float32).reshape(side, side)
+        return self.job(ramp, np.ascontiguousarray(ramp.T), tuple(slot.default for slot in self.card.edit_slots))
+
+    def run(self, jobs: Sequence[Job]) -> list[Fused]:
+        """Fuses pairs of one size.
+
+        Raises:
+            RuntimeError: The graph returned something else than one image per pair.
+        """
+        started = time.perf_counter()
+        inputs = {"a": _stack([job.a for job in jobs]), "b": _stack([job.b for job in jobs])}
+        if self.needs_codes:
+            inputs |= self._codes(jobs, inputs)
+        if self.card.edit_slots:
+            inputs["edit"] = np.array([job.edit for job in jobs], np.float32)
+        encoded = time.perf_counter()
+        fused = self.backend.fuse(inputs)
+        if fused.shape != inputs["a"].shape:
+            raise RuntimeError(f"the fusion graph of {self.card.name} returned {fused.shape} for {inputs['a'].shape}")
+        encode_s, fuse_s = encoded - started, time.perf_counter() - encoded
+        return [Fused(fused[index, 0], encode_s, fuse_s) for index in range(len(jobs))]
+
+    def _codes(self, jobs: Sequence[Job], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns code_a and code_b (N, ...), with one encoder run for all images that are not cached."""
+        images: dict[bytes, Tensor] = {}
+        for index, job in enumerate(jobs):
+            images[job.keys[0]] = inputs["a"][index]
+            images[job.keys[1]] = inputs["b"][index]
+        cached = {key: self._cache.get(key) for key in images}
+        found = {key: code for key, code in cached.items() if code is not None}
+        missing = [key for key in images if key not in found]
+        for key in images:
+            self._count_lookup(key in found)
+        if missing:
+            fresh = self.backend.encode(np.stack([images[key] for key in missing]))
+            for key, code in zip(missing, fresh, strict=True):
+                # A copy: a view would keep the whole batch alive as long as one code of it is cached.
+                found[key] = code.copy()
+                self._cache.put(key, found[key])
+        side_a = [found[job.keys[0]] for job in jobs]
+        side_b = [found[job.keys[1]] for job in jobs]
+        return {"code_a": np.stack(side_a), "code_b": np.stack(side_b)}
+
+
+def _stack(planes: Sequence[Plane]) -> Tensor:
+    """Stacks N planes (H, W) to (N, 1, H, W), without a copy if N is 1."""
+    if len(planes) == 1:
+        return planes[0][None, None]
+    return np.stack(planes)[:, None]

@@ -1,0 +1,172 @@
+"""Runs a bundle with onnxruntime, on CUDA where it is offered, else on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from app.backend import Tensor
+from app.bundles import Bundle
+from app.card import Graph, TensorSpec
+from app.errors import BundleError, StartupError
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+# Exhaustive search tries every convolution algorithm again for each new image size, which stalls the first
+# request of each size; growing by powers of two keeps memory of the largest size ever seen twice over.
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+# Memory that a CPU run has used is kept for the next one, which saves a quarter of its time; but not that of a
+# large run, which would stay with the process for good.
+RETAINED_PIXELS = 2**19
+
+
+class OnnxBackend:
+    """Both graphs of one bundle as onnxruntime sessions.
+
+    Args:
+        bundle: A checked bundle.
+        settings: Gives the device and the number of threads.
+
+    Raises:
+        BundleError: A graph cannot be opened or differs from its card.
+        StartupError: onnxruntime is missing, or CUDA was asked for and is not there.
+    """
+
+    kind = "onnx"
+
+    def __init__(self, bundle: Bundle, settings: Settings) -> None:
+        runtime = import_runtime()
+        providers = choose_providers(runtime, settings.device)
+        card = bundle.card
+        self._returning = runtime.RunOptions()
+        self._returning.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._fusion = _open_graph(
+            runtime, card.name, card.fusion, bundle.fusion, providers=providers, settings=settings
+        )
+        self._encoder = (
+            _open_graph(runtime, card.name, card.encoder, bundle.encoder, providers=providers, settings=settings)
+            if card.encoder and bundle.encoder
+            else None
+        )
+        self.device = self._settle_device(card.name, settings.device, wanted_cuda=len(providers) > 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Encodes luminance images (N, 1, H, W) in [0, 1] to codes (N, ...)."""
+        if self._encoder is None:
+            raise ValueError("this model has no encoder")
+        return self._run(self._encoder, {self._encoder.get_inputs()[0].name: images})
+
+    def fuse(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Fuses a batch; see ``Backend.fuse``."""
+        return self._run(self._fusion, inputs)
+
+    def _run(self, session: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        if self.device == "cpu":
+            large = max(value.size for value in inputs.values()) > RETAINED_PIXELS
+            result: Tensor = session.run(None, dict(inputs), self._returning if large else None)[0]
+            return result
+        binding = session.io_binding()
+        for name, value in inputs.items():
+            binding.bind_cpu_input(name, value)
+        binding.bind_output(session.get_outputs()[0].name, "cuda")
+        session.run_with_iobinding(binding)
+        copied: Tensor = binding.copy_outputs_to_cpu()[0]
+        return copied
+
+    def _settle_device(self, name: str, asked: str, *, wanted_cuda: bool) -> str:
+        """Finds out where the sessions really run: onnxruntime falls back to the CPU without an error."""
+        sessions = [session for session in (self._fusion, self._encoder) if session is not None]
+        if wanted_cuda and all(CUDA in session.get_providers() for session in sessions):
+            return "cuda"
+        if asked == "cuda":
+            raise StartupError(
+                f"PAIRFUSE_DEVICE=cuda, but onnxruntime fell back to the CPU for {name!r}. Check the "
+                "driver with nvidia-smi and install the libraries with: pip install 'pairfuse[gpu]'"
+            )
+        if wanted_cuda:
+            log.warning("onnxruntime offers CUDA but fell back to the CPU", extra={"model": name})
+        return "cpu"
+
+
+def import_runtime() -> Any:
+    """Returns the onnxruntime module.
+
+    Raises:
+        StartupError: It is not installed.
+    """
+    # Its official builds keep a data base in the home directory and report use to their maker over the
+    # network; a service for private images does neither. The variable counts only before the first import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError:
+        raise StartupError(
+            "onnxruntime is not installed. Run: pip install 'pairfuse[cpu]', "
+            "or 'pairfuse[gpu]' where nvidia-smi answers."
+        ) from None
+
+
+def choose_providers(runtime: Any, device: str) -> list[Any]:
+    """Returns onnxruntime's provider list for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        StartupError: ``cuda`` was asked for and this onnxruntime has no CUDA.
+    """
+    offered = CUDA in runtime.get_available_providers()
+    if device == "cuda" and not offered:
+        raise StartupError(
+            "PAIRFUSE_DEVICE=cuda, but the installed onnxruntime has no CUDA. "
+            "Run: pip uninstall onnxruntime && pip install 'pairfuse[gpu]'"
+        )
+    if device == "cpu" or not offered:
+        return [CPU]
+    runtime.preload_dlls()  # Finds the CUDA and cuDNN libraries that pip installed.
+    return [(CUDA, CUDA_OPTIONS), CPU]
+
+
+def _open_graph(runtime: Any, name: str, graph: Graph, path: Path, *, providers: list[Any], settings: Settings) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = settings.run_threads
+    options.log_severity_level = 3
+    # Image sizes vary, and a memory pattern would be kept for every size seen.
+    options.enable_mem_pattern = False
+    # Spinning threads would take the cores from the threads that decode and encode.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = runtime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime's own exception classes share no public base.
+        raise BundleError(name, f"{graph.file} cannot be opened: {str(error)[:300]}") from None
+    _compare(name, graph.file, "input", graph.inputs, session.get_inputs())
+    _compare(name, graph.file, "output", graph.outputs, session.get_outputs())
+    return session
+
+
+def _compare(name: str, file: str, side: str, specs: list[TensorSpec], found: list[Any]) -> None:
+    """Refuses a graph whose tensors differ from the card in name, type, rank or a fixed axis."""
+    actual = {tensor.name: tensor for tensor in found}
+    if set(actual) != {spec.name for spec in specs}:
+        listed = sorted(spec.name for spec in specs)
+        raise BundleError(name, f"{file} has {side}s {sorted(actual)}, the card lists {listed}")
+    for spec in specs:
+        tensor = actual[spec.name]
+        if tensor.type != "tensor(float)":
+            raise BundleError(name, f"{side} {spec.name!r} of {file} is {tensor.type}, the card says {spec.dtype}")
+        if not _shapes_agree(spec.shape, tensor.shape):
+            raise BundleError(name, f"{side} {spec.name!r} of {file} is {tensor.shape}, the card says {spec.shape}")
+
+
+def _shapes_agree(card: list[int | str], graph: list[Any]) -> bool:
+    # An axis that is fixed on one side only is a difference; the names of dynamic axes are free.
+    if len(card) != len(graph):
+        return False
+    return all(
+        left == right if isinstance(left, int) or isinstance(right, int) else True
+        for left, right in zip(card, graph, strict=True)
+    )

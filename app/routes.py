@@ -1,0 +1,127 @@
+"""The HTTP calls. Each handler only translates between HTTP and the service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app import schemas
+from app.engine import Engine
+from app.errors import ClientGoneError, DrainingError, NotReadyError
+from app.forms import read_form
+from app.options import read_options
+from app.pipeline import FuseResult
+from app.service import Service
+
+T = TypeVar("T")
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+STAGES = ("decode", "queue", "encode_code", "fuse", "encode")
+
+router = APIRouter()
+
+
+@router.post("/fuse", tags=["fusion"], summary="Fuse an aligned pair of images", response_class=Response)
+async def fuse(request: Request) -> Response:
+    """Fuses two images of the same size into one and answers the image itself.
+
+    The fused luminance carries what matters of both; the colour comes from the sources as `color` says.
+    Nothing of a request is written to disk.
+    """
+    service = _service(request)
+    with service.gate.admit():
+        settings = service.settings
+        form = await read_form(request, settings.max_upload_bytes, settings.upload_timeout_s)
+        options = read_options(form.fields, service.catalog)
+        request.state.model = options.model
+        result = await _unless_gone(request, service.pipeline.fuse(form.image_a, form.image_b, options))
+    headers = {"Server-Timing": _server_timing(result), "X-Pairfuse-Model": result.model}
+    return Response(result.body, media_type=result.media_type, headers=headers)
+
+
+@router.get("/models", tags=["models"], summary="All models")
+async def list_models(request: Request) -> schemas.ModelList:
+    """Answers the card of every loaded model, what runs it, and which bundles were refused."""
+    catalog = _service(request).catalog
+    return schemas.ModelList(
+        default=catalog.default,
+        models=[_info(engine, catalog.default) for engine in catalog],
+        refused=[schemas.Refusal(name=name, reason=reason) for name, reason in catalog.refused.items()],
+    )
+
+
+@router.get("/models/{name}", tags=["models"], summary="One model")
+async def show_model(
+    request: Request,
+    name: Annotated[str, Path(description="Name of a loaded model.")],
+) -> schemas.ModelInfo:
+    """Answers the card of one model and what runs it."""
+    catalog = _service(request).catalog
+    return _info(catalog.get(name), catalog.default)
+
+
+@router.get("/healthz", tags=["health"], summary="Liveness")
+async def healthz() -> schemas.Health:
+    """Answers as long as the process serves HTTP at all."""
+    return schemas.Health()
+
+
+@router.get("/readyz", tags=["health"], summary="Readiness")
+async def readyz(request: Request) -> schemas.Readiness:
+    """Answers 200 when all models are warmed up and healthy and the service is not shutting down."""
+    service = _service(request)
+    if service.gate.draining:
+        raise DrainingError
+    if failing := service.pipeline.unhealthy():
+        raise NotReadyError(f"The last runs of {', '.join(failing)} failed. The reasons are in the service's log.")
+    return schemas.Readiness(models=[engine.card.name for engine in service.catalog])
+
+
+@router.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Answers all metrics in the Prometheus text format."""
+    return Response(_service(request).telemetry.render(), media_type=METRICS_TYPE)
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _info(engine: Engine, default: str) -> schemas.ModelInfo:
+    backend = engine.backend
+    return schemas.ModelInfo(
+        card=engine.card, backend=backend.kind, device=backend.device, default=engine.card.name == default
+    )
+
+
+def _server_timing(result: FuseResult) -> str:
+    return ", ".join(f"{stage};dur={result.seconds[stage] * 1000:.2f}" for stage in STAGES)
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Awaits the work, but cancels it as soon as the caller closes the connection.
+
+    Raises:
+        ClientGoneError: The caller left first.
+    """
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError("The caller left before the picture was ready.")
+        return await task
+    finally:
+        task.cancel()
+        watcher.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+async def _disconnect(request: Request) -> None:
+    """Returns when the caller has closed the connection; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

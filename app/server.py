@@ -1,0 +1,112 @@
+"""Wires the HTTP app, and runs it so that SIGTERM lets accepted requests finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.middleware import RequestContext
+from app.openapi import DescribedApp
+from app.problems import install_problem_handlers
+from app.routes import router
+from app.service import Service, build_service
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = """Fuses an aligned pair of images into one.
+
+    curl -F image_a=@visible.png -F image_b=@infrared.png localhost:8000/fuse -o fused.png
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Builds the app; its models are loaded and warmed up when this returns.
+
+    Args:
+        settings: Settings to use; read from the environment without.
+
+    Raises:
+        StartupError: There is nothing to serve, or nothing to run it with.
+    """
+    service = build_service(settings or Settings())
+    app = DescribedApp(title="pairfuse", version="1", description=DESCRIPTION, lifespan=_lifespan)
+    app.state.service = service
+    app.include_router(router)
+    app.add_middleware(RequestContext, telemetry=service.telemetry)
+    install_problem_handlers(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    service.pipeline.start()
+    yield
+    service.gate.drain()
+    await service.pipeline.stop()
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that keeps listening on SIGTERM until the requests inside are answered.
+
+    While it drains, /readyz and new requests get 503, so that a load balancer sees why. A second signal, or
+    SIGINT, ends it the quick way.
+
+    Args:
+        config: Of uvicorn.
+        service: Whose gate is closed.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._drain_started: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Starts the drain at the first SIGTERM."""
+        if sig == signal.SIGTERM and self._drain_started is None:
+            self._drain_started = time.monotonic()
+            self._service.gate.drain()
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ends the main loop once the drain is complete; uvicorn calls it ten times a second."""
+        if self._drain_started is not None and self._drained(time.monotonic() - self._drain_started):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _drained(self, seconds: float) -> bool:
+        settings = self._service.settings
+        if seconds >= settings.drain_delay_s + settings.drain_timeout_s:
+            return True
+        return seconds >= settings.drain_delay_s and self._service.gate.idle
+
+
+def serve(settings: Settings) -> None:
+    """Runs the service until a signal ends it.
+
+    Raises:
+        StartupError: There is nothing to serve, or nothing to run it with.
+    """
+    log.info("settings", extra=settings.model_dump(mode="json"))
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+    )
+    asyncio.run(DrainingServer(config, app.state.service).serve())

@@ -1,0 +1,96 @@
+"""All settings of the service, read from ``PAIRFUSE_*`` environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.cores import usable_cores
+
+CLONE_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
+
+class Settings(BaseSettings):
+    """Settings of the service and the command line; every field is one environment variable."""
+
+    model_config = SettingsConfigDict(env_prefix="PAIRFUSE_", extra="ignore", frozen=True)
+
+    weights: Path = Field(CLONE_WEIGHTS, description="Folder with one sub-folder (bundle) per model.")
+    model: str | None = Field(
+        None, description="Default model. Unset: `titok-ste-lite` if it is there, else the first by name."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Where models run. `auto`: CUDA if onnxruntime has it; `cuda`: no start without it.",
+    )
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads of one model run. 0: the cores the process may use."
+    )
+    codec_threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Threads that decode and encode images. 0: the usable cores, at least 2.",
+    )
+    host: str = Field("127.0.0.1", description="Address that `pairfuse serve` listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that `pairfuse serve` listens on.")
+    max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="Largest request body, in bytes.")
+    max_pixels: int = Field(16_700_000, ge=1024, description="Most pixels of one image, checked before it is decoded.")
+    max_inflight: int = Field(64, ge=1, description="Most requests in the service at once, uploads included.")
+    max_inflight_pixels: int = Field(
+        100_000_000,
+        ge=1024,
+        description="Most pixels of all decoded images at once. One pair alone is always let in.",
+    )
+    max_queue: int = Field(32, ge=1, description="Most decoded pairs waiting for one model.")
+    max_batch: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Most pairs in one run. 0: 8 on CUDA; 1 on CPU, where batches do not pay.",
+    )
+    max_batch_pixels: int = Field(8_000_000, ge=1024, description="Most pixels (of one side of the pairs) in one run.")
+    max_wait_ms: float = Field(
+        0.0, ge=0, le=1000, description="How long a run may wait for more pairs of its size, in milliseconds."
+    )
+    cache_bytes: int = Field(
+        64 * 2**20, ge=0, description="Memory for cached encoder outputs of one model, in bytes. 0: no cache."
+    )
+    deadline_s: float = Field(30.0, gt=0, le=3600, description="Most seconds from the end of the upload to the answer.")
+    upload_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="Most seconds for the body of a request to arrive."
+    )
+    drain_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=300,
+        description="Least seconds between SIGTERM and exit, for a load balancer to notice.",
+    )
+    drain_timeout_s: float = Field(
+        30.0, ge=0, le=3600, description="Most seconds that SIGTERM waits for running requests."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
+
+    @property
+    def run_threads(self) -> int:
+        """CPU threads of one model run, at least 1."""
+        return self.threads or usable_cores()
+
+    @property
+    def codec_pool_size(self) -> int:
+        """Threads that decode and encode; at least 2, so that a pair is always decoded side by side."""
+        return self.codec_threads or max(2, usable_cores())
+
+
+def settings_table() -> str:
+    """Returns the Markdown table of all settings, one row a field."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "`weights/` of the clone" if name == "weights" else f"`{field.default}`"
+        if field.default is None:
+            default = "unset"
+        rows.append(f"| `PAIRFUSE_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)

@@ -1,0 +1,166 @@
+"""Runs the service as an operator would, in a process of its own, and sends it pairs."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from benchmarks.errors import BenchError
+
+READY_SECONDS = 60
+STOP_SECONDS = 30
+ANSWER_SECONDS = 120
+HOST = "127.0.0.1"
+REPOSITORY = Path(__file__).resolve().parent.parent
+TIMING = re.compile(r"([a-z_]+);dur=([0-9.]+)")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answered POST /fuse.
+
+    Attributes:
+        seconds: Whole time at the caller, from the first byte sent to the last received.
+        stages: Seconds of each stage, as the service reports them.
+    """
+
+    seconds: float
+    stages: dict[str, float]
+
+
+class Client:
+    """Sends pairs over one connection that stays open.
+
+    The form is put together before the clock starts, and the plain client of the standard library is used,
+    so that the time is the service's and not the caller's.
+
+    Args:
+        port: Where the service listens.
+        model: Name of the model to ask for.
+    """
+
+    def __init__(self, port: int, model: str) -> None:
+        self._connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_SECONDS)
+        self._model = model
+
+    def fuse(self, files: tuple[bytes, bytes], strength: float | None) -> Answer:
+        """Fuses one pair of PNG files to a PNG file.
+
+        Raises:
+            BenchError: The service answered no PNG.
+        """
+        fields = {"model": self._model, "format": "png"}
+        if strength is not None:
+            fields["strength"] = f"{strength}"
+        parts = {
+            name: (f"{name}.png", file, "image/png") for name, file in zip(("image_a", "image_b"), files, strict=True)
+        }
+        form = httpx.Request("POST", f"http://{HOST}/fuse", data=fields, files=parts)
+        body, headers = form.read(), {"Content-Type": form.headers["Content-Type"]}
+        started = time.perf_counter()
+        self._connection.request("POST", "/fuse", body, headers)
+        response = self._connection.getresponse()
+        content = response.read()
+        seconds = time.perf_counter() - started
+        if response.status != http.HTTPStatus.OK or not content.startswith(b"\x89PNG"):
+            raise BenchError(f"POST /fuse answered {response.status}: {content[:300].decode(errors='replace')}")
+        return Answer(seconds, parse_timing(response.getheader("Server-Timing", "")))
+
+    def ready(self) -> bool:
+        """Tells whether the service listens and says that it is ready."""
+        try:
+            self._connection.request("GET", "/readyz")
+            response = self._connection.getresponse()
+            response.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            return False
+        return response.status == http.HTTPStatus.OK
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+
+def parse_timing(header: str) -> dict[str, float]:
+    """Returns the seconds of each stage in a Server-Timing header."""
+    return {name: float(duration) / 1000 for name, duration in TIMING.findall(header)}
+
+
+@contextlib.contextmanager
+def running_service(bundle: Path, name: str, threads: int) -> Iterator[tuple[int, Client]]:
+    """Starts the service with one bundle alone; ends it, and nothing else, at the end.
+
+    Args:
+        bundle: The bundle's folder.
+        name: The model's name.
+        threads: CPU threads of one model run.
+
+    Yields:
+        The process id, and a client.
+
+    Raises:
+        BenchError: The service ended by itself or was not ready in time.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder, "weights")
+        weights.mkdir()
+        (weights / name).symlink_to(bundle.resolve(), target_is_directory=True)
+        log, port = Path(folder, "log"), _free_port()
+        process = _start(weights, port, threads, log)
+        client = Client(port, name)
+        try:
+            _wait_until_ready(process, client, log)
+            yield process.pid, client
+        finally:
+            client.close()
+            _stop(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _start(weights: Path, port: int, threads: int, log: Path) -> subprocess.Popen[bytes]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PAIRFUSE_")}
+    settings = {"WEIGHTS": weights, "HOST": HOST, "PORT": port, "THREADS": threads, "DEVICE": "cpu"}
+    environment = kept | {f"PAIRFUSE_{name}": str(value) for name, value in settings.items()}
+    command = [sys.executable, "-m", "app", "serve"]
+    with log.open("wb") as output:
+        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=output, stderr=output)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], client: Client, log: Path) -> None:
+    ends_at = time.monotonic() + READY_SECONDS
+    while not client.ready():
+        gone = process.poll() is not None
+        if gone or time.monotonic() > ends_at:
+            what = "ended by itself" if gone else f"was not ready after {READY_SECONDS} s"
+            raise BenchError(f"the service {what}; its last log lines:\n{log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.05)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_SECONDS)

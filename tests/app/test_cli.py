@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import cli
+from app.settings import settings_table
+
+
+@pytest.fixture
+def run(weights, monkeypatch, capsys):
+    """Runs the command line in this process; returns exit code, standard output and standard error."""
+    monkeypatch.setenv("PAIRFUSE_WEIGHTS", str(weights))
+    monkeypatch.setenv("PAIRFUSE_THREADS", "1")
+
+    def run_it(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pairfuse", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        output = capsys.readouterr()
+        return caught.value.code, output.out, output.err
+
+    return run_it
+
+
+@pytest.fixture
+def files(tmp_path, pair):
+    paths = tmp_path / "a.png", tmp_path / "b.png"
+    for path, content in zip(paths, pair, strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+@pytest.fixture
+def folders(tmp_path, picture, to_file):
+    for side, kind in (("a", "PNG"), ("b", "JPEG")):
+        folder = tmp_path / side
+        folder.mkdir()
+        for index in range(5):
+            suffix = {"PNG": ".png", "JPEG": ".JPG"}[kind]
+            (folder / f"pair{index}{suffix}").write_bytes(to_file(picture(40, 50, index, color=False), kind))
+    return tmp_path / "a", tmp_path / "b", tmp_path / "out"
+
+
+def test_fuse_writes_the_mean_of_the_pair(run, files, tmp_path, pair):
+    output = tmp_path / "fused.png"
+    code, _, errors = run("fuse", *files, "-o", output, "--color", "none", "--strength", "1")
+    assert (code, errors) == (0, "")
+    planes = [np.asarray(Image.open(io.BytesIO(data)).convert("L"), np.float32) for data in pair]
+    assert np.abs(np.asarray(Image.open(output), np.float32) - np.mean(planes, axis=0)).max() <= 1.01
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".jpg", "JPEG"), (".jpeg", "JPEG"), (".tif", "TIFF"), (".webp", "WEBP")])
+def test_the_suffix_chooses_the_format(run, files, tmp_path, suffix, kind):
+    output = tmp_path / f"fused{suffix}"
+    assert run("fuse", *files, "-o", output, "--sharpen", "2", "--slot", "smooth=0.5")[0] == 0
+    assert Image.open(output).format == kind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--strength", "3"], "a number from 0 to 2"),
+        (["--model", "titan"], "coded, moody, plain"),
+        (["--model", "plain", "--sharpen", "1"], "plain has no such field"),
+    ],
+)
+def test_bad_options_end_with_one_line(run, files, tmp_path, arguments, message):
+    code, _, errors = run("fuse", *files, "-o", tmp_path / "x.png", *arguments)
+    assert code == 1
+    assert errors.startswith("pairfuse: ")
+    assert message in errors
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_bad_usage(run, files, tmp_path):
+    assert run("fuse", *files, "-o", tmp_path / "x.gif")[0] == 2
+    assert run("fuse", *files, "-o", tmp_path / "x.png", "--slot", "smooth")[0] == 2
+
+
+def test_a_bad_image_ends_with_one_line(run, files, tmp_path):
+    files[1].write_text("no image")
+    code, _, errors = run("fuse", *files, "-o", tmp_path / "x.png")
+    assert code == 1
+    assert "image_b is not an image" in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_fuse_dir_fuses_all_and_resumes(run, folders):
+    dir_a, dir_b, output = folders
+    code, out, _ = run("fuse-dir", dir_a, dir_b, "-o", output)
+    assert code == 0
+    assert "5 to do, 0 were done before, 0 failed" in out
+    assert sorted(path.name for path in output.iterdir()) == [f"pair{index}.png" for index in range(5)]
+    (output / "pair3.png").unlink()
+    kept = (output / "pair2.png").stat().st_mtime_ns
+    assert "1 to do, 4 were done before, 0 failed" in run("fuse-dir", dir_a, dir_b, "-o", output)[1]
+    assert (output / "pair2.png").stat().st_mtime_ns == kept
+
+
+def test_fuse_dir_reports_what_failed_and_does_the_rest(run, folders):
+    dir_a, dir_b, output = folders
+    (dir_b / "pair1.JPG").write_bytes(b"no image")
+    (dir_b / "pair2.JPG").unlink()
+    (dir_a / "pair3.bmp").write_bytes(b"a second file of this name")
+    code, out, errors = run("fuse-dir", dir_a, dir_b, "-o", output, "--format", "jpeg")
+    assert code == 1
+    assert "3 failed" in out
+    assert "pair1: image_b is not an image" in errors
+    assert f"pair2: not in {dir_b}" in errors
+    assert "pair3: several files" in errors
+    assert sorted(path.name for path in output.iterdir()) == ["pair0.jpg", "pair4.jpg"]
+
+
+def test_fuse_dir_without_a_single_pair_fails(run, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert run("fuse-dir", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out")[0] == 1
+
+
+def test_models(run):
+    code, out, _ = run("models")
+    assert code == 0
+    assert "coded" in out
+    code, out, _ = run("models", "--json")
+    listed = json.loads(out)
+    assert listed["default"] == "coded"
+    assert [card["name"] for card in listed["models"]] == ["coded", "moody", "plain"]
+
+
+def test_settings(run):
+    assert run("settings")[1].strip() == settings_table()
+
+
+def test_start_up_errors_end_with_one_line(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("PAIRFUSE_WEIGHTS", str(tmp_path / "nowhere"))
+    code, _, errors = run("models")
+    assert code == 1
+    assert "PAIRFUSE_WEIGHTS" in errors
+    monkeypatch.setenv("PAIRFUSE_MAX_PIXELS", "many")
+    code, _, errors = run("serve")
+    assert code == 2
+    assert "PAIRFUSE_MAX_PIXELS" in errors
+
+
+def test_missing_onnxruntime_ends_with_one_line(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    code, _, errors = run("models")
+    assert code == 1
+    assert errors.count("\n") == 1
+    assert "pip install" in errors

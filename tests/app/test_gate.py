@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from app.errors import DrainingError, OverloadedError
+from app.gate import Gate
+from app.telemetry import Telemetry
+
+
+@pytest.fixture
+def gate():
+    return Gate(2, 1000, Telemetry().inflight)
+
+
+def test_places_are_bounded_and_given_back(gate):
+    with gate.admit(), gate.admit():
+        assert not gate.idle
+        with pytest.raises(OverloadedError), gate.admit():
+            pass
+    assert gate.idle
+    with gate.admit():
+        pass
+
+
+def test_a_failed_request_gives_its_place_back(gate):
+    with pytest.raises(ZeroDivisionError), gate.admit():
+        raise ZeroDivisionError
+    assert gate.idle
+
+
+def test_pixels_are_bounded_but_one_pair_always_passes(gate):
+    with gate.hold_pixels(5000), pytest.raises(OverloadedError, match="5000 pixels"), gate.hold_pixels(1):
+        pass
+    with gate.hold_pixels(600), gate.hold_pixels(400), pytest.raises(OverloadedError), gate.hold_pixels(1):
+        pass
+
+
+def test_draining_turns_new_requests_away_and_keeps_old_ones(gate):
+    with gate.admit():
+        gate.drain()
+        with pytest.raises(DrainingError), gate.admit():
+            pass
+        assert not gate.idle
+    assert gate.idle
+    assert gate.draining

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.cores import usable_cores
+from app.settings import Settings, settings_table
+
+
+def test_environment_variables_are_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("PAIRFUSE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("PAIRFUSE_MAX_PIXELS", "2000000")
+    settings = Settings()
+    assert settings.weights == tmp_path
+    assert settings.max_pixels == 2_000_000
+
+
+def test_a_bad_value_is_an_error(monkeypatch):
+    monkeypatch.setenv("PAIRFUSE_DEVICE", "tpu")
+    with pytest.raises(ValidationError, match="device"):
+        Settings()
+
+
+def test_every_setting_is_described_in_the_table():
+    rows = settings_table().splitlines()
+    assert len(rows) == len(Settings.model_fields) + 2
+    for name, field in Settings.model_fields.items():
+        assert field.description
+        row = next(row for row in rows if f"`PAIRFUSE_{name.upper()}`" in row)
+        assert row.endswith(f"{field.description} |")
+
+
+def test_zero_means_the_usable_cores():
+    assert Settings(threads=0).run_threads == usable_cores()
+    assert Settings(threads=3).run_threads == 3
+    assert Settings(codec_threads=0).codec_pool_size >= 2
+
+
+@pytest.mark.parametrize(("text", "most"), [("150000 100000", 2), ("50000 100000", 1), ("1 100000", 1)])
+def test_the_quota_of_a_container_counts(tmp_path, monkeypatch, text, most):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    quota = tmp_path / "cpu.max"
+    quota.write_text(text)
+    assert usable_cores(quota) == most
+
+
+@pytest.mark.parametrize("text", ["max 100000", "nonsense", None])
+def test_without_a_quota_the_affinity_counts(tmp_path, monkeypatch, text):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(5)), raising=False)
+    quota = tmp_path / "cpu.max"
+    if text is not None:
+        quota.write_text(text)
+    assert usable_cores(quota) == 5
+
+
+def test_the_documentation_holds_the_table():
+    page = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
+    assert settings_table() in page.read_text(encoding="utf-8")
