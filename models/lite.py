@@ -3,10 +3,10 @@
 The base is low-frequency, so it is computed at an eighth of the resolution; the details run through a few plain
 convolutions on pixels folded 2×2 into channels. The output is a local mix of the sources plus a residual:
 
-    F = g_a A + g_b B + o + r
+    F = compress(g_a A + g_b B + o) + r
 
 with smooth gain and offset maps (g_a, g_b, o) from the base path and the detail residual r at full resolution. At
-initialisation g_a = g_b = 1, o = -(mean A + mean B) / 2 and r = 0: the centred sum of the sources.
+initialisation g_a = g_b = 1, o = -(mean A + mean B) / 2 and r = 0: the centred sum of the sources, its ends compressed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from models.blocks import BaseBlock, RestormerBlock
 from models.ste import SlotSpec
 from models.token_fusion import Features, TokenFusionModel
 from models.tokenizer import Tokenizer
+from models.tone import compress
 
 FOLD = 8
 """The base path works at 1/8 of the resolution, so images are padded to a multiple of 8 inside the graph."""
@@ -38,6 +39,7 @@ class LiteConfig:
         detail: Channels of the detail path per source; the fused part has twice as many.
         fusion_layers: 3×3 convolutions of the fused detail path.
         map_size: Side of the coarse map that the tokens become.
+        knee: Tones of the mix this close to black and white, and beyond, are compressed instead of clipped.
     """
 
     width: int = 32
@@ -47,6 +49,7 @@ class LiteConfig:
     detail: int = 16
     fusion_layers: int = 3
     map_size: int = 32
+    knee: float = 0.2
 
 
 def replicate_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -158,10 +161,11 @@ class TiTokSTELite(TokenFusionModel):
         centre = 0.5 * (a + b).mean(dim=(1, 2, 3), keepdim=True)
         detail = self.detail_fusion(torch.cat([features_a.detail, features_b.detail], dim=1))
         residual = F.pixel_shuffle(self.detail_out(detail), 2)
-        return (1.0 + gain_a) * a + (1.0 + gain_b) * b + offset - centre + residual
+        mix = (1.0 + gain_a) * a + (1.0 + gain_b) * b + offset - centre
+        return compress(mix, self.config.knee) + residual
 
     def decode_single(self, features: Features, reference: Tensor) -> Tensor:
-        """Rebuild one image by fusing it with itself: at initialisation 2 I - mean(I)."""
+        """Rebuild one image by fusing it with itself: at initialisation 2 I - mean(I), compressed."""
         return self.decode_pair(reference, reference, features, features)
 
     def fuse_unclamped(self, a: Tensor, b: Tensor, code_a: Tensor, code_b: Tensor, edit: Tensor) -> Tensor:

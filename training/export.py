@@ -145,30 +145,46 @@ def file_record(path: Path) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
 
 
-def training_record(text: CardText, states: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The card's training section from the checkpoints of the tokenizer and the fusion network."""
-    data, runs = [], []
-    for use, state in states.items():
-        recipe = json.loads(state["recipe"])
-        for name, count in state["data"].items():
-            root = "/".join(name.split("/")[:2])
-            unit = "images" if state["kind"] == "tokenizer" else "pairs"
-            licence = text.data_licences[root]
-            data.append({"name": name, "count": count, "unit": unit, "use": use, "licence": licence})
-        runs.append(
-            {
-                "recipe": state.get("profile", state.get("name")),
-                "command": f"python -m training {state['kind']}",
-                "steps": state["step"],
-                "device": state["device"],
-                "seed": recipe["seed"],
-                "commit": state["commit"],
-                "date": state["date"],
-                "seconds": round(state["seconds"], 1),
-                "notes": text.run_notes.get(use, ""),
-            }
-        )
-    return {"data": data, "runs": runs}
+def training_record(text: CardText, state: dict[str, Any], use: str) -> dict[str, list[dict[str, Any]]]:
+    """The card's training section for one run, from its checkpoint.
+
+    Args:
+        text: Terms of the data and remarks.
+        state: The checkpoint.
+        use: ``tokenizer`` or ``fusion``.
+    """
+    recipe = json.loads(state["recipe"])
+    data = [
+        {
+            "name": name,
+            "count": count,
+            "unit": "images" if state["kind"] == "tokenizer" else "pairs",
+            "use": use,
+            "licence": text.data_licences.get("/".join(name.split(" + ")[0].split("/")[:-1]), "not stated"),
+        }
+        for name, count in state["data"].items()
+    ]
+    run = {
+        "recipe": state.get("profile", state.get("name")),
+        "command": f"python -m training {state['kind']}",
+        "steps": state["step"],
+        "device": state["device"],
+        "seed": recipe["seed"],
+        "commit": state["commit"],
+        "date": state["date"],
+        "seconds": round(state["seconds"], 1),
+        "notes": text.run_notes.get(use, ""),
+    }
+    return {"data": data, "runs": [run]}
+
+
+def tokenizer_record(folder: Path, text: CardText) -> dict[str, list[dict[str, Any]]]:
+    """The card's training section for the tokenizer, from its run or from the bundle that it was taken from."""
+    if (folder / CHECKPOINT).is_file():
+        return training_record(text, load_checkpoint(folder / CHECKPOINT), "tokenizer")
+    training = json.loads((folder / "card.json").read_text())["training"]
+    data = [use for use in training["data"] if use["use"] == "tokenizer"]
+    return {"data": data, "runs": training["runs"][:1]}
 
 
 def export(tokenizer_run: Path, fusion_run: Path, text: CardText, folder: Path) -> None:
@@ -190,6 +206,7 @@ def export(tokenizer_run: Path, fusion_run: Path, text: CardText, folder: Path) 
     per_pixel, per_image = count_macs(deepcopy(model).to("meta"), 480, 640)
     files = ("encoder.onnx", "fusion.onnx", "fusion.safetensors", "tokenizer.safetensors", "slots.json")
     limit = model.ste.strength_limit().tolist()
+    first, second = tokenizer_record(tokenizer_run, text), training_record(text, state, "fusion")
     card = {
         "card_version": 1,
         **text.model_dump(include={"name", "title", "summary", "paper", "tasks"}),
@@ -207,7 +224,7 @@ def export(tokenizer_run: Path, fusion_run: Path, text: CardText, folder: Path) 
             "tokenizer": sum(p.numel() for p in tokenizer.parameters()),
         },
         "macs": {"fuse_per_pixel": per_pixel, "encode_per_image": per_image},
-        "training": training_record(text, {"tokenizer": load_checkpoint(tokenizer_run / CHECKPOINT), "fusion": state}),
+        "training": {key: first[key] + second[key] for key in ("data", "runs")},
         "evaluation": [],
         "parity": parity(model, folder),
         "extra": {"tokenizer_id": tokenizer.tokenizer_id, **text.extra},
@@ -218,7 +235,7 @@ def export(tokenizer_run: Path, fusion_run: Path, text: CardText, folder: Path) 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training export``."""
-    parser.add_argument("--tokenizer", type=Path, required=True, help="run folder of the tokenizer")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="run folder of the tokenizer, or a bundle")
     parser.add_argument("--run", type=Path, required=True, help="run folder of the fusion network")
     parser.add_argument("--card", default="titok-ste-lite", help="card text: name or .yaml path")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder, e.g. weights/titok-ste-lite")

@@ -128,7 +128,7 @@ def probe(tokenizer: Tokenizer, images: Tensor, *, amount: float, sigma: float, 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training probe``."""
-    parser.add_argument("--tokenizer", type=Path, required=True, help="run folder of the tokenizer")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="run folder of the tokenizer, or a bundle")
     parser.add_argument("--data", type=Path, required=True, help="data root")
     parser.add_argument("--folder", action="append", help="image folder below it; may be repeated")
     parser.add_argument("--amount", type=float, default=1.0, help="strength of the sharpened copies")

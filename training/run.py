@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from training.data.images import DataError
+
 CHECKPOINT = "last.pt"
 
 
@@ -63,6 +65,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint {path}: train first, or give the run folder that holds {CHECKPOINT}")
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def check_same_recipe(state: Mapping[str, Any], recipe: BaseModel, folder: Path) -> None:
+    """Refuse to go on with a run under another recipe: its record would describe neither.
+
+    Raises:
+        DataError: The message names the sections that differ.
+    """
+    before, now = json.loads(state["recipe"]), json.loads(recipe.model_dump_json())
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        raise DataError(
+            f"the run in {folder} was begun with another recipe ({', '.join(changed)} differ): "
+            "give another --out, or the recipe that it was begun with"
+        )
 
 
 def cosine_lr(step: int, total: int, *, peak: float, warmup: int, min_ratio: float) -> float:

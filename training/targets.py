@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.tone import compress
 from training.config import Strict
 from training.losses import sobel
 
@@ -22,7 +23,8 @@ class TargetConfig(Strict):
 
     Attributes:
         conditioned: Off: strength 1 targets at every strength (the paper's objective).
-        sharpen_gain: Gradient gain per unit of g_0, neutral at g_0 = 1.
+        gradient_gain: Gradient gain at g_0 = 1; a little over 1 makes up for the shrinkage of an L1 fit.
+        sharpen_gain: Change of the gain per unit of g_0.
         smooth_gain: Gradient reduction per unit of g_1 in flat areas.
         flat_threshold: Mean |Sobel_x| + |Sobel_y| (images in [0, 1]) below which an area counts as flat.
         flat_softness: Width of the transition around the threshold.
@@ -32,6 +34,7 @@ class TargetConfig(Strict):
     """
 
     conditioned: bool = True
+    gradient_gain: float = 1.0
     sharpen_gain: float = 0.25
     smooth_gain: float = 0.2
     flat_threshold: float = 0.12
@@ -60,14 +63,6 @@ def centred_sum(a: Tensor, b: Tensor) -> Tensor:
     return a + b - 0.5 * (a + b).mean(dim=(2, 3), keepdim=True)
 
 
-def compress(x: Tensor, knee: float) -> Tensor:
-    """Identity in [knee, 1 - knee]; outside, a smooth curve that ends at 0 and 1."""
-    if knee <= 0:
-        return x
-    inner = x.clamp(knee, 1.0 - knee)
-    return inner + knee * torch.tanh((x - inner) / knee)
-
-
 def natural_tone(a: Tensor, b: Tensor, share: float) -> Tensor:
     """The first source plus the local contrast of the second, whose own large-scale tone is left out."""
     size = max(3, int(share * min(b.shape[-2:]))) // 2 * 2 + 1
@@ -86,11 +81,11 @@ def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig) -> Tar
     gx, gy = strongest_gradient(a, b)
     full = compress(centred_sum(a, b), config.knee)
     if not config.conditioned:
-        return Target(full, gx, gy)
+        return Target(full, config.gradient_gain * gx, config.gradient_gain * gy)
     sharpen, smooth = edit[:, :2, None, None].split(1, dim=1)  # (N, 1, 1, 1) each
     activity = _box(gx.abs() + gy.abs(), 7)
     flat = torch.sigmoid((config.flat_threshold - activity) / config.flat_softness)
-    gain = 1.0 + config.sharpen_gain * (sharpen - 1.0) - config.smooth_gain * smooth * flat
+    gain = config.gradient_gain + config.sharpen_gain * (sharpen - 1.0) - config.smooth_gain * smooth * flat
     natural = compress(natural_tone(a, b, config.natural_share), config.knee)
     tone = torch.lerp(natural, full, sharpen.clamp(max=1.0))
     return Target(tone, gain * gx, gain * gy)

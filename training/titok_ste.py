@@ -25,6 +25,7 @@ from training.data.tone import augment_tone
 from training.run import (
     CHECKPOINT,
     Run,
+    check_same_recipe,
     cosine_lr,
     load_checkpoint,
     restore_rng,
@@ -90,6 +91,10 @@ class FusionTrainer:
         self.fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
         self.train, self.val = ImagePairs(data, recipe.train), ImagePairs(data, recipe.val)
         seed_everything(recipe.seed)
+        try:
+            slots.check_tokenizer(tokenizer.tokenizer_id)
+        except ValueError as error:
+            raise DataError(str(error)) from error
         model = build(recipe.profile, tokenizer, slots)
         if not isinstance(model, TokenFusionModel):
             raise DataError(f"profile {recipe.profile!r} is no TiTok+STE model")
@@ -119,12 +124,14 @@ class FusionTrainer:
         """Go on from the folder's last checkpoint, if there is one.
 
         Raises:
+            DataError: It was begun with another recipe.
             ValueError: It belongs to another tokenizer.
         """
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return
         state = load_checkpoint(path)
+        check_same_recipe(state, self.recipe, self.folder)
         SlotSpec.from_dict(json.loads(state["slots"])).check_tokenizer(self.module.tokenizer.tokenizer_id)
         self.module.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
@@ -230,11 +237,12 @@ def load_trained(run_folder: Path, tokenizer: Tokenizer) -> tuple[TokenFusionMod
     """The averaged model of a run folder in eval mode, and its checkpoint's record.
 
     Raises:
-        ValueError: The folder holds another kind of run, or the run used another tokenizer.
+        DataError: The folder holds another kind of run.
+        ValueError: The run used another tokenizer.
     """
     state = load_checkpoint(run_folder / CHECKPOINT)
     if state.get("kind") != "titok-ste":
-        raise ValueError(f"{run_folder} is no TiTok+STE run")
+        raise DataError(f"{run_folder} is a {state.get('kind')} run: give the folder of a titok-ste run")
     model = build(state["profile"], tokenizer, SlotSpec.from_dict(json.loads(state["slots"])))
     assert isinstance(model, TokenFusionModel)
     model.load_state_dict(state["average"])
@@ -257,7 +265,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training titok-ste``."""
     parser.add_argument("--recipe", default="titok-ste-lite", help="recipe name or .yaml path")
     parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="run folder of the tokenizer")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="run folder of the tokenizer, or a bundle")
     parser.add_argument("--slots", type=Path, required=True, help="slot file written by `python -m training probe`")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -10,17 +11,20 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.tokenizer import TOKENIZERS, TokenDecoder, Tokenizer
 from training.config import ImageFolder, OptimConfig, Precision, Strict, load_recipe
+from training.data.images import DataError
 from training.data.squares import SquareImages, random_resized_crop
 from training.data.tone import ToneConfig, augment_tone
 from training.losses import sobel, ssim_loss
 from training.run import (
     CHECKPOINT,
     Run,
+    check_same_recipe,
     cosine_lr,
     load_checkpoint,
     restore_rng,
@@ -29,6 +33,9 @@ from training.run import (
     seed_everything,
     source_commit,
 )
+
+BUNDLED = "tokenizer.safetensors"
+"""File of a bundle that holds the tokenizer's weights."""
 
 
 class LossWeights(Strict):
@@ -124,11 +131,16 @@ class TokenizerTrainer:
         self.step, self.seconds = 0, 0.0
 
     def resume(self) -> None:
-        """Go on from the last checkpoint of the folder, if there is one."""
+        """Go on from the last checkpoint of the folder, if there is one.
+
+        Raises:
+            DataError: It was begun with another recipe.
+        """
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return
         state = load_checkpoint(path)
+        check_same_recipe(state, self.recipe, self.folder)
         self.module.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -238,11 +250,23 @@ class TokenizerTrainer:
                     run.image("val/reconstruction", picture, self.step)
 
 
-def load_tokenizer(run_folder: Path) -> Tokenizer:
-    """The averaged tokenizer of a run folder, in eval mode."""
-    state = load_checkpoint(run_folder / CHECKPOINT)
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """A trained tokenizer in eval mode.
+
+    Args:
+        folder: A run folder (the averaged weights are taken), or a released bundle.
+
+    Raises:
+        DataError: The folder holds neither.
+    """
+    if (folder / BUNDLED).is_file():
+        name = json.loads((folder / "slots.json").read_text())["tokenizer_id"].partition(":")[0]
+        tokenizer = Tokenizer(TOKENIZERS[name])
+        tokenizer.load_published(load_file(folder / BUNDLED))
+        return tokenizer.eval().requires_grad_(False)
+    state = load_checkpoint(folder / CHECKPOINT)
     if state.get("kind") != "tokenizer":
-        raise ValueError(f"{run_folder} is no tokenizer run")
+        raise DataError(f"{folder} is a {state.get('kind')} run: give the folder of a tokenizer run, or of a bundle")
     model = Autoencoder(state["name"])
     model.load_state_dict(state["average"])
     return model.tokenizer.eval().requires_grad_(False)

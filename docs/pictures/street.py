@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from canvas import EYE, Array, Color, Street, bone, box, dice, noise, rgb
@@ -14,6 +15,27 @@ BEAMS = ((-3.42, 0.72, 19.0), (-2.18, 0.72, 19.0))
 """Head-lights of the car that comes towards the camera."""
 LAMP_COLOR: Color = (1.0, 0.72, 0.40)
 BEAM_COLOR: Color = (1.0, 0.96, 0.86)
+
+
+class Person(NamedTuple):
+    """Where somebody walks, the length of the step (left is negative), the height, and the colours of coat and legs."""
+
+    x: float
+    z: float
+    step: float
+    tall: float
+    coat: Color
+    legs: Color
+
+
+PEOPLE = (
+    Person(-6.4, 16.5, 0.20, 1.0, (0.32, 0.10, 0.08), (0.05, 0.06, 0.10)),  # under a lamp
+    Person(-1.45, 18.2, 0.26, 1.0, (0.12, 0.12, 0.13), (0.05, 0.05, 0.06)),  # beside the head-lights, in their glare
+    Person(-4.35, 18.4, -0.18, 0.94, (0.16, 0.12, 0.08), (0.04, 0.05, 0.07)),
+    Person(4.35, 11.6, 0.17, 1.0, (0.05, 0.06, 0.08), (0.03, 0.03, 0.04)),  # in the shade of a tree
+    Person(4.95, 12.1, -0.14, 0.93, (0.08, 0.05, 0.05), (0.04, 0.04, 0.05)),  # in the shade of a tree
+    Person(4.1, 31.0, 0.2, 1.0, (0.10, 0.10, 0.09), (0.05, 0.05, 0.06)),
+)
 
 
 def add_sky(s: Street) -> None:
@@ -182,8 +204,9 @@ def add_lamp(s: Street, place: Sequence[float]) -> None:
     s.put(head < 0, z - 0.02, 3, np.full(3, 0.2), np.asarray(24.0), rgb(LAMP_COLOR, 9.0))
 
 
-def add_person(s: Street, x0: float, z: float, *, step: float, tall: float = 1.0, coat: Color, legs: Color) -> None:
+def add_person(s: Street, person: Person) -> None:
     """A walking person: face and hands warmest, the coat keeps some warmth in."""
+    x0, z, step, tall, coat, legs = person
     s = s.part(x0 - 0.7, x0 + 0.7, 2.0, z, z)
     x, y = s.at(z)
     x, y = (x - x0) / tall, y / tall
@@ -298,10 +321,6 @@ def build_street() -> Street:
     add_car(s, 0.55, 33.0, paint=(0.30, 0.05, 0.05), front=False, running=True)
     add_car(s, -2.8, 19.0, paint=(0.16, 0.18, 0.22), front=True, running=True)
     add_car(s, 2.45, 8.6, paint=(0.07, 0.09, 0.13), front=False, running=False)
-    add_person(s, -6.4, 16.5, step=0.20, coat=(0.32, 0.10, 0.08), legs=(0.05, 0.06, 0.10))
-    add_person(s, -1.45, 18.2, step=0.26, coat=(0.12, 0.12, 0.13), legs=(0.05, 0.05, 0.06))
-    add_person(s, -4.35, 18.4, step=-0.18, tall=0.94, coat=(0.16, 0.12, 0.08), legs=(0.04, 0.05, 0.07))
-    add_person(s, 4.35, 11.6, step=0.17, coat=(0.05, 0.06, 0.08), legs=(0.03, 0.03, 0.04))
-    add_person(s, 4.95, 12.1, step=-0.14, tall=0.93, coat=(0.08, 0.05, 0.05), legs=(0.04, 0.04, 0.05))
-    add_person(s, 4.1, 31.0, step=0.2, coat=(0.10, 0.10, 0.09), legs=(0.05, 0.05, 0.06))
+    for person in PEOPLE:
+        add_person(s, person)
     return s

@@ -5,6 +5,7 @@ import torch
 
 from models.lite import TiTokSTELite, replicate_to_multiple
 from models.tokenizer import TOKENIZERS, Tokenizer
+from models.tone import compress
 from training.macs import count_macs
 
 
@@ -31,12 +32,12 @@ def test_budget_is_kept():
     assert per_image < 1.5e9
 
 
-def test_untrained_output_is_the_centred_sum(tokenizer, slots):
+def test_untrained_output_is_the_compressed_centred_sum(tokenizer, slots):
     model = TiTokSTELite(tokenizer, slots)
     a, b = pair(2, 1, 64, 96)
     fused = model.fuse_unclamped(a, b, model.encode(a), model.encode(b), torch.ones(2, 2))
     expected = a + b - 0.5 * (a + b).mean(dim=(1, 2, 3), keepdim=True)
-    torch.testing.assert_close(fused, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(fused, compress(expected, model.config.knee), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 39), (130, 77)])
@@ -102,7 +103,11 @@ def test_padding_repeats_the_last_row_and_column():
 
 @pytest.mark.parametrize(
     ("a", "b", "message"),
-    [((1, 1, 40, 40), (1, 1, 40, 48), "one size"), ((1, 1, 16, 40), (1, 1, 16, 40), "at least 32"), ((1, 3, 40, 40), (1, 3, 40, 40), "a must be")],
+    [
+        ((1, 1, 40, 40), (1, 1, 40, 48), "one size"),
+        ((1, 1, 16, 40), (1, 1, 16, 40), "at least 32"),
+        ((1, 3, 40, 40), (1, 3, 40, 40), "a must be"),
+    ],
 )
 def test_bad_sources_are_refused(model, a, b, message):
     code = torch.zeros(1, 32, 12)

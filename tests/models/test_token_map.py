@@ -37,9 +37,7 @@ def test_map_has_the_size_of_the_image(size, detail):
 
 def test_without_detail_only_the_size_of_the_image_matters():
     token_map, tokens = small(detail=False), torch.randn(1, 32, 12)
-    assert torch.equal(
-        token_map(tokens, torch.rand(1, 1, 40, 48)), token_map(tokens, torch.zeros(1, 1, 40, 48))
-    )
+    assert torch.equal(token_map(tokens, torch.rand(1, 1, 40, 48)), token_map(tokens, torch.zeros(1, 1, 40, 48)))
 
 
 def plain(token_map, tokens, image):

@@ -76,18 +76,18 @@ def weights(folder):
     return torch.load(folder / CHECKPOINT, weights_only=True)["model"]
 
 
-class Interrupted(Exception):
+class PowerCutError(Exception):
     """Stands for a power cut."""
 
 
 def interrupt(*_):
-    raise Interrupted
+    raise PowerCutError
 
 
 def test_interrupted_tokenizer_run_ends_like_an_uninterrupted_one(data_root, tmp_path, chain, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(tokenizer.TokenizerTrainer, "validate", interrupt)
-        with pytest.raises(Interrupted):
+        with pytest.raises(PowerCutError):
             train_tokenizer(data_root, tmp_path)
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 3
     train_tokenizer(data_root, tmp_path)
@@ -98,7 +98,7 @@ def test_interrupted_tokenizer_run_ends_like_an_uninterrupted_one(data_root, tmp
 def test_interrupted_fusion_run_ends_like_an_uninterrupted_one(data_root, tmp_path, chain, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(titok_ste, "validate", interrupt)
-        with pytest.raises(Interrupted):
+        with pytest.raises(PowerCutError):
             train_fusion(data_root, chain, tmp_path)
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 4
     train_fusion(data_root, chain, tmp_path)
@@ -169,3 +169,28 @@ def test_unknown_recipe_lists_the_known():
 def test_missing_data_ends_with_a_message_not_a_traceback(tmp_path):
     with pytest.raises(SystemExit, match="no folder"):
         command_line.main(["tokenizer", "--data", str(tmp_path), "--out", str(tmp_path / "run")])
+
+
+def test_a_run_does_not_go_on_under_another_recipe(data_root, chain):
+    with pytest.raises(DataError, match="optim differ"):
+        train_tokenizer(data_root, chain / "tokenizer", "optim.lr=1")
+    with pytest.raises(DataError, match="seed differ"):
+        train_fusion(data_root, chain, chain / "fusion", "seed=1")
+
+
+def test_a_bundle_stands_in_for_the_tokenizer_run(chain, bundle):
+    from_run = tokenizer.load_tokenizer(chain / "tokenizer")
+    from_bundle = tokenizer.load_tokenizer(bundle)
+    assert from_bundle.tokenizer_id == from_run.tokenizer_id
+    again = chain / "again"
+    export.run(Namespace(tokenizer=bundle, run=chain / "fusion", card="titok-ste-lite", out=again))
+    cards = [json.loads((folder / "card.json").read_text()) for folder in (bundle, again)]
+    assert cards[0]["training"] == cards[1]["training"]
+    assert cards[0]["files"]["tokenizer.safetensors"] == cards[1]["files"]["tokenizer.safetensors"]
+
+
+def test_a_fusion_run_is_no_tokenizer(chain):
+    with pytest.raises(DataError, match="titok-ste run"):
+        tokenizer.load_tokenizer(chain / "fusion")
+    with pytest.raises(DataError, match="tokenizer run"):
+        titok_ste.load_trained(chain / "tokenizer", None)

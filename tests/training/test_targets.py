@@ -2,7 +2,8 @@
 
 import torch
 
-from training.targets import TargetConfig, centred_sum, compress, make_target, natural_tone, strongest_gradient
+from models.tone import compress
+from training.targets import TargetConfig, centred_sum, make_target, natural_tone, strongest_gradient
 
 CONFIG = TargetConfig()
 
@@ -40,7 +41,7 @@ def test_compression_leaves_the_middle_and_ends_inside_the_range():
 def test_sharpen_scales_the_strongest_gradient():
     gx, gy = strongest_gradient(*sources())
     for strength in (0.0, 1.0, 2.0):
-        gain = 1 + CONFIG.sharpen_gain * (strength - 1)
+        gain = CONFIG.gradient_gain + CONFIG.sharpen_gain * (strength - 1)
         torch.testing.assert_close(target(strength, 0.0).gx, gain * gx)
         torch.testing.assert_close(target(strength, 0.0).gy, gain * gy)
 

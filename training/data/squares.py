@@ -48,6 +48,8 @@ class SquareImages:
     def batch(self, rows: Tensor, *, mix_probability: float = 0.0) -> Tensor:
         """Images of some rows, (N, 1, side, side) in [0, 1]; a share of them blended with their partner."""
         x = self.images[rows].unsqueeze(1).float() / 255.0
+        if mix_probability == 0.0:  # validation must not draw random numbers: it would change the training run
+            return x
         other = self.images[self.partner[rows]].unsqueeze(1).float() / 255.0
         weight = torch.rand(len(rows), 1, 1, 1) * (torch.rand(len(rows), 1, 1, 1) < mix_probability)
         return torch.lerp(x, other, weight)
