@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -74,9 +75,7 @@ def _measure_all(bundles: list[Bundle], options: argparse.Namespace, errors: Con
     with Progress(console=errors, transient=True) as progress:
         for bundle in bundles:
             task = progress.add_task(bundle.card.name, total=options.rounds)
-            measured.append(
-                measure(bundle, options.threads, size, options.rounds, lambda task=task: progress.advance(task))
-            )
+            measured.append(measure(bundle, options.threads, size, options.rounds, partial(progress.advance, task)))
     return measured
 
 

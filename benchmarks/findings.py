@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.measure import CACHED, COLD, ENCODE, FUSE, FUSE_SERVED, Measured
+from benchmarks.graphs import CARD_SIZE
+from benchmarks.measure import CACHED, COLD, ENCODE, FUSE, FUSE_DEFAULTS, Measured
 from benchmarks.rounds import WHOLE, Sample, Spread, spread
 
 LITE = "lite"  # Names of the models that are held to the limits for CPUs end in this.
@@ -68,7 +70,7 @@ def findings(measured: Measured) -> dict[str, list[Finding]]:
     sections = {
         "operations": _operations(measured, lite),
         "3×3 convolutions": _machine(measured),
-        "fusion graph": _graph(measured, FUSE, measured.operations.fuse) + _served(measured),
+        "fusion graph": _graph(measured, FUSE, measured.operations.fuse) + _defaults(measured),
     }
     if measured.operations.encode is not None:
         sections["encoder graph, one image"] = _graph(measured, ENCODE, measured.operations.encode)
@@ -86,6 +88,14 @@ def reference(measured: Measured) -> str:
 
 def _whole(samples: list[Sample]) -> list[float]:
     return [sample[WHOLE] for sample in samples]
+
+
+def _bare(measured: Measured) -> list[float]:
+    """Returns the seconds of the bare fusion graph, with the options that are faster on this machine.
+
+    Were it always the service's own, slow options would make the service look good.
+    """
+    return min((_whole(measured.series[name]) for name in (FUSE, FUSE_DEFAULTS)), key=lambda v: spread(v).median)
 
 
 def _rates(measured: Measured, name: str) -> list[float]:
@@ -107,13 +117,12 @@ def _operations(measured: Measured, lite: bool) -> list[Finding]:
     height, width = measured.size
     operations, at_card, card = measured.operations, measured.at_card_size, measured.card
     card_fuse = card.get("fuse_per_pixel")
-    pixels_at_card = 480 * 640
     fuse_per_pixel = operations.fuse / (height * width) / 1e3
     found = [
         Finding("fuse_kmac_per_pixel", "fuse", "kMAC/pixel", fuse_per_pixel, target=FUSE_LIMIT if lite else None),
         Finding("fuse_gmac", "fuse, one pair", "GMAC", operations.fuse / GIGA),
         Finding("card_fuse_kmac_per_pixel", "fuse by the card", "kMAC/pixel", card_fuse / 1e3 if card_fuse else None),
-        _deviation("fuse", at_card.fuse / pixels_at_card, card_fuse),
+        _deviation("fuse", at_card.fuse / math.prod(CARD_SIZE), card_fuse),
     ]
     if operations.encode is None or at_card.encode is None:
         return found
@@ -155,12 +164,12 @@ def _graph(measured: Measured, name: str, macs: int) -> list[Finding]:
     ]
 
 
-def _served(measured: Measured) -> list[Finding]:
-    served = _whole(measured.series[FUSE_SERVED])
-    ratios = _ratios(served, _whole(measured.series[FUSE]))
+def _defaults(measured: Measured) -> list[Finding]:
+    seconds = _whole(measured.series[FUSE_DEFAULTS])
+    ratios = _ratios(_whole(measured.series[FUSE]), seconds)
     return [
-        _over_rounds("fuse_as_served_ms", "time with the service's options", "ms", [v * 1e3 for v in served]),
-        _over_rounds("fuse_as_served_ratio", "service's options / defaults", "×", ratios),
+        _over_rounds("fuse_with_defaults_ms", "time with onnxruntime's defaults", "ms", [v * 1e3 for v in seconds]),
+        _over_rounds("fuse_over_defaults", "service's options / defaults", "×", ratios),
     ]
 
 
@@ -173,7 +182,7 @@ def _request(measured: Measured, name: str) -> list[Finding]:
         found.append(_over_rounds(f"{name}_{stage}_ms", f"· {stage}", "ms", values))
     rest = [(sample[WHOLE] - sum(sample[stage] for stage in stages)) * 1e3 for sample in samples]
     found.append(_over_rounds(f"{name}_{REST}_ms", "· rest: HTTP, form, client", "ms", rest))
-    ratios = _ratios(_whole(samples), _whole(measured.series[FUSE]))
+    ratios = _ratios(_whole(samples), _bare(measured))
     found.append(_over_rounds(f"{name}_over_fuse", "whole request / fusion graph", "×", ratios, THREE_RUNS))
     return found
 

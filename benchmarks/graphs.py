@@ -33,7 +33,7 @@ class Operations:
 
 
 class Graphs:
-    """Both graphs of a bundle, opened twice: with onnxruntime's defaults and with the service's options.
+    """Both graphs of a bundle as the service opens them, and the fusion graph with onnxruntime's defaults.
 
     Args:
         bundle: A checked bundle.
@@ -43,45 +43,36 @@ class Graphs:
 
     def __init__(self, bundle: Bundle, threads: int, size: tuple[int, int]) -> None:
         self._bundle = bundle
-        self._fusion = open_session(bundle.fusion, threads)
-        self._encoder = open_session(bundle.encoder, threads) if bundle.encoder is not None else None
         self._served = OnnxBackend(bundle, Settings(threads=threads, device="cpu"))
+        self._defaults = open_session(bundle.fusion, threads, spinning=True)
         self._inputs = self._make_inputs(size)
 
     def fuse(self) -> None:
-        """Runs the fusion graph."""
-        self._fusion.run(None, self._inputs)
-
-    def encode(self) -> None:
-        """Runs the encoder on one image."""
-        self._encode(self._inputs["a"])
-
-    def fuse_as_served(self) -> None:
         """Runs the fusion graph with the service's options."""
         self._served.fuse(self._inputs)
+
+    def encode(self) -> None:
+        """Runs the encoder on one image, with the service's options."""
+        self._served.encode(self._inputs["a"])
+
+    def fuse_with_defaults(self) -> None:
+        """Runs the fusion graph with onnxruntime's defaults."""
+        self._defaults.run(None, self._inputs)
 
     def operations(self, size: tuple[int, int]) -> Operations:
         """Counts the multiply-adds at a size."""
         inputs = self._make_inputs(size)
         encoder, encode = self._bundle.encoder, None
         if encoder is not None:
-            encode = count_macs(encoder, {self._image_input(): inputs["a"]})
+            assert self._bundle.card.encoder is not None
+            encode = count_macs(encoder, {self._bundle.card.encoder.inputs[0].name: inputs["a"]})
         return Operations(count_macs(self._bundle.fusion, inputs), encode)
 
     def _make_inputs(self, size: tuple[int, int]) -> Feed:
         first, second = Scene(*size).planes()
         inputs: Feed = {"a": first, "b": second}
-        if self._encoder is not None:
-            inputs |= {"code_a": self._encode(first), "code_b": self._encode(second)}
+        if self._bundle.encoder is not None:
+            inputs |= {"code_a": self._served.encode(first), "code_b": self._served.encode(second)}
         if self._bundle.card.edit_slots:
             inputs["edit"] = np.array([[slot.default for slot in self._bundle.card.edit_slots]], np.float32)
         return inputs
-
-    def _encode(self, image: NDArray[Any]) -> NDArray[Any]:
-        assert self._encoder is not None
-        code: NDArray[Any] = self._encoder.run(None, {self._image_input(): image})[0]
-        return code
-
-    def _image_input(self) -> str:
-        assert self._bundle.card.encoder is not None
-        return self._bundle.card.encoder.inputs[0].name

@@ -8,11 +8,12 @@ from functools import partial
 from itertools import cycle
 
 from app.bundles import Bundle
+from benchmarks.errors import BenchError
 from benchmarks.graphs import CARD_SIZE, Graphs, Operations
 from benchmarks.memory import resident_bytes, watch_peak
 from benchmarks.pictures import Scene
 from benchmarks.rounds import WHOLE, Sample, Step, interleave, timed
-from benchmarks.service import Answer, Client, running_service
+from benchmarks.service import Client, running_service
 from benchmarks.sessions import (
     CONVOLUTIONS,
     convolution_graph,
@@ -21,7 +22,7 @@ from benchmarks.sessions import (
     open_session,
 )
 
-FUSE, FUSE_SERVED, ENCODE = "fuse", "fuse_as_served", "encode"
+FUSE, FUSE_DEFAULTS, ENCODE = "fuse", "fuse_with_defaults", "encode"
 COLD, CACHED = "post_cold", "post_cached"
 USUAL_SIZE, USUAL_REQUESTS = (480, 640), 20
 LARGE_SIZE, LARGE_REQUESTS = (1080, 1920), 3
@@ -90,11 +91,11 @@ def measure(
     graphs = Graphs(bundle, threads, size)
     operations = graphs.operations(size)
     at_card_size = operations if size == CARD_SIZE else graphs.operations(CARD_SIZE)
-    with running_service(bundle.folder, card.name, threads) as (pid, client):
+    with running_service(bundle.fusion.parent, card.name, threads) as (pid, client):
         idle = resident_bytes(pid)
         _send(client, USUAL_SIZE, USUAL_REQUESTS)
         used = resident_bytes(pid)
-        pairs = _Pairs(client, Scene(*size), has_slots=bool(card.edit_slots))
+        pairs = _Pairs(client, Scene(*size), bundle)
         steps = _reference_steps(threads) | _graph_steps(graphs, operations)
         steps |= {COLD: pairs.cold} | ({CACHED: pairs.cached} if bundle.encoder is not None else {})
         series = interleave(steps, rounds, on_round)
@@ -105,13 +106,18 @@ def measure(
 
 
 class _Pairs:
-    """Sends new pairs, which miss the service's cache, and the last one again, which hits it."""
+    """Sends new pairs, which miss the service's cache, and the last one again, which hits it.
 
-    def __init__(self, client: Client, scene: Scene, *, has_slots: bool) -> None:
+    Both are checked against the service's own counters: a pair that is not what it should be would give a
+    time that looks right and is not.
+    """
+
+    def __init__(self, client: Client, scene: Scene, bundle: Bundle) -> None:
         self._client = client
         self._scene = scene
         self._files = scene.files()
-        self._strengths = cycle(STRENGTHS if has_slots else (None,))
+        self._strengths = cycle(STRENGTHS if bundle.card.edit_slots else (None,))
+        self._has_codes = bundle.encoder is not None
 
     @property
     def upload_bytes(self) -> int:
@@ -119,14 +125,17 @@ class _Pairs:
 
     def cold(self) -> Sample:
         self._files = self._scene.files()
-        return self.cached()
+        return self._fuse("miss")
 
     def cached(self) -> Sample:
-        return _sample(self._client.fuse(self._files, next(self._strengths)))
+        return self._fuse("hit")
 
-
-def _sample(answer: Answer) -> Sample:
-    return {WHOLE: answer.seconds} | answer.stages
+    def _fuse(self, expected: str) -> Sample:
+        before = self._client.lookups()[expected]
+        answer = self._client.fuse(self._files, next(self._strengths))
+        if self._has_codes and self._client.lookups()[expected] != before + 2:
+            raise BenchError(f"a pair that the encoder cache should {expected} did not")
+        return {WHOLE: answer.seconds} | answer.stages
 
 
 def _send(client: Client, size: tuple[int, int], requests: int) -> None:
@@ -146,11 +155,11 @@ def _convolutions() -> Mapping[str, int]:
 def _reference_steps(threads: int) -> dict[str, Step]:
     steps: dict[str, Step] = {}
     for name, shape in zip(_convolutions(), CONVOLUTIONS, strict=True):
-        session = open_session(convolution_graph(shape[0]), threads)
+        session = open_session(convolution_graph(shape[0]), threads, spinning=False)
         steps[name] = timed(partial(session.run, None, {"x": convolution_input(*shape)}))
     return steps
 
 
 def _graph_steps(graphs: Graphs, operations: Operations) -> dict[str, Step]:
-    steps = {FUSE: timed(graphs.fuse), FUSE_SERVED: timed(graphs.fuse_as_served)}
+    steps = {FUSE: timed(graphs.fuse), FUSE_DEFAULTS: timed(graphs.fuse_with_defaults)}
     return steps | ({ENCODE: timed(graphs.encode)} if operations.encode is not None else {})

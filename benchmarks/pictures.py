@@ -13,7 +13,7 @@ NOISE = 2.5  # Standard deviation in grey levels, as of a camera in daylight.
 
 
 class Scene:
-    """An aligned pair without noise; each call of ``files`` adds fresh noise.
+    """An aligned pair without noise; each call of ``files`` adds noise that no other scene or call had.
 
     Args:
         height: Height in pixels.
@@ -22,7 +22,8 @@ class Scene:
 
     def __init__(self, height: int, width: int) -> None:
         self._visible, self._infrared = _draw(height, width)
-        self._generator = np.random.default_rng(height * width)
+        # Never seeded: two scenes of one size would draw the same files, and the service would know them.
+        self._generator = np.random.default_rng()
 
     def files(self) -> tuple[bytes, bytes]:
         """Returns a colour PNG and a grey PNG that no call returned before."""

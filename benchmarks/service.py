@@ -25,6 +25,7 @@ STOP_SECONDS = 30
 ANSWER_SECONDS = 120
 HOST = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parent.parent
+LOOKUPS = re.compile(r'^pairfuse_encoder_cache_total\{result="(\w+)"\} (\S+)$', re.MULTILINE)
 TIMING = re.compile(r"([a-z_]+);dur=([0-9.]+)")
 
 
@@ -82,13 +83,20 @@ class Client:
     def ready(self) -> bool:
         """Tells whether the service listens and says that it is ready."""
         try:
-            self._connection.request("GET", "/readyz")
-            response = self._connection.getresponse()
-            response.read()
+            return self._get("/readyz")[0] == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             self._connection.close()
             return False
-        return response.status == http.HTTPStatus.OK
+
+    def lookups(self) -> dict[str, int]:
+        """Returns how many codes the service found in its cache (``hit``) and how many not (``miss``)."""
+        found = {name: int(float(count)) for name, count in LOOKUPS.findall(self._get("/metrics")[1])}
+        return {"hit": 0, "miss": 0} | found
+
+    def _get(self, path: str) -> tuple[int, str]:
+        self._connection.request("GET", path)
+        response = self._connection.getresponse()
+        return response.status, response.read().decode()
 
     def close(self) -> None:
         """Closes the connection."""

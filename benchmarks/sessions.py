@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,22 @@ OPSET = 18
 IR_VERSION = 10
 
 
-def open_session(content: bytes, threads: int) -> Any:
-    """Opens a graph on the CPU with onnxruntime's own defaults.
-
-    The one exception: threads stop spinning when a run ends, so that they do not take the cores from what
-    is measured next.
+def open_session(graph: Path | bytes, threads: int, *, spinning: bool) -> Any:
+    """Opens a graph on the CPU with onnxruntime's own defaults, but for the spinning.
 
     Args:
-        content: The ONNX file.
+        graph: The ONNX file, or its bytes.
         threads: Threads of one run.
+        spinning: Whether idle threads spin during a run. After it they never do, so that they do not take
+            the cores from what is measured next.
     """
     runtime = import_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def convolution_graph(channels: int) -> bytes:

@@ -25,8 +25,8 @@ def quality_table(evaluation: dict[str, Any], model: str) -> str:
     rank, metrics = evaluation["mean_rank"], evaluation["metrics"]
     lines = [
         f"Quality on {evaluation['dataset']} ({evaluation['pairs']} pairs, {evaluation['size']} size, strength 1). "
-        f"Mean rank over {', '.join(evaluation['ranked_by'])}; `clip` is the percentage of pixels at black or white that "
-        "no source explains (less is better).",
+        f"Mean rank over {', '.join(evaluation['ranked_by'])}; `clip` is the percentage of pixels at black or white "
+        "that no source explains (less is better).",
         "",
         "| method | mean rank | " + " | ".join(COLUMNS) + " |",
         "|---|---|" + "---|" * len(COLUMNS),
@@ -42,7 +42,10 @@ def overview_row(card: dict[str, Any], benchmark: dict[str, Any] | None) -> str:
     """One row of the model table."""
     parameters = sum(card["parameters"].values()) / 1e6
     tasks = ", ".join(task["name"] for task in card["tasks"])
-    speed = f"{benchmark['fuse_ms']:.0f} ms / {benchmark['post_ms']:.0f} ms" if benchmark else "not measured"
+    speed = "not measured"
+    if benchmark:
+        fuse, post = (benchmark[key]["value"] for key in ("fuse_ms", "post_cold_ms"))
+        speed = f"{fuse:.0f} ms / {post:.0f} ms"
     return (
         f"| `{card['name']}` | {tasks} | {parameters:.2f} M | {card['macs']['fuse_per_pixel'] / 1e3:.1f} | "
         f"{card['macs']['encode_per_image'] / 1e9:.2f} | {speed} |"
@@ -53,7 +56,7 @@ def models_section() -> str:
     """The model table and, for each model, its quality table."""
     cards = [json.loads(path.read_text()) for path in sorted(ROOT.glob("weights/*/card.json"))]
     bench = json.loads(BENCHMARK.read_text()) if BENCHMARK.is_file() else None
-    speeds = {m["name"]: m for m in bench["summary"]} if bench else {}
+    speeds = {model["name"]: model["findings"] for model in bench["models"]} if bench else {}
     lines = [
         "| model | task | parameters | fuse kMAC/pixel | encode GMAC/image | `fuse` graph / whole POST, 480×640 |",
         "|---|---|---|---|---|---|",
@@ -61,7 +64,9 @@ def models_section() -> str:
         "",
     ]
     if bench:
-        lines += [f"Times: medians on {bench['machine_text']}; `make bench` measures yours.", ""]
+        machine = bench["machine"]
+        facts = f"{machine['processor']}, {machine['usable cores']} cores, onnxruntime {machine['onnxruntime']}"
+        lines += [f"Times: medians on {facts}, new images each time; `make bench` measures yours.", ""]
     for card in cards:
         lines += [quality_table(e, card["name"]) + "\n" for e in card["evaluation"] if e["size"] == "native"]
     return "\n".join(lines).rstrip()
