@@ -25,6 +25,8 @@ class TargetConfig(Strict):
         conditioned: Off: strength 1 targets at every strength (the paper's objective).
         gradient_gain: Gradient gain at g_0 = 1; a little over 1 makes up for the shrinkage of an L1 fit.
         sharpen_gain: Change of the gain per unit of g_0.
+        full_at: g_0 from which on the tone is that of full contrast. Below 1, because the network reads the strength
+            from the tokens with some error and would otherwise fall short at 1.
         smooth_gain: Gradient reduction per unit of g_1 in flat areas.
         flat_threshold: Mean |Sobel_x| + |Sobel_y| (images in [0, 1]) below which an area counts as flat.
         flat_softness: Width of the transition around the threshold.
@@ -36,6 +38,7 @@ class TargetConfig(Strict):
     conditioned: bool = True
     gradient_gain: float = 1.0
     sharpen_gain: float = 0.25
+    full_at: float = 1.0
     smooth_gain: float = 0.2
     flat_threshold: float = 0.12
     flat_softness: float = 0.03
@@ -87,5 +90,5 @@ def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig) -> Tar
     flat = torch.sigmoid((config.flat_threshold - activity) / config.flat_softness)
     gain = config.gradient_gain + config.sharpen_gain * (sharpen - 1.0) - config.smooth_gain * smooth * flat
     natural = compress(natural_tone(a, b, config.natural_share), config.knee)
-    tone = torch.lerp(natural, full, sharpen.clamp(max=1.0))
+    tone = torch.lerp(natural, full, (sharpen / config.full_at).clamp(max=1.0))
     return Target(tone, gain * gx, gain * gy)
