@@ -47,7 +47,7 @@ class LiteConfig:
     stem_blocks: int = 2
     context: int = 4
     detail: int = 16
-    fusion_layers: int = 3
+    fusion_layers: int = 4
     map_size: int = 32
     knee: float = 0.2
 
@@ -125,7 +125,7 @@ class LiteEncoder(nn.Module):
 
 
 class TiTokSTELite(TokenFusionModel):
-    """The lite profile of TiTok+STE (about 12 kMAC per pixel for ``fuse``).
+    """The lite profile of TiTok+STE (about 14 kMAC per pixel for ``fuse``).
 
     Args:
         tokenizer: Frozen by this constructor.

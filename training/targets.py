@@ -27,7 +27,7 @@ class TargetConfig(Strict):
         sharpen_gain: Change of the gain per unit of g_0.
         full_at: g_0 from which on the tone is that of full contrast. Below 1, because the network reads the strength
             from the tokens with some error and would otherwise fall short at 1.
-        smooth_gain: Gradient reduction per unit of g_1 in flat areas.
+        smooth_gain: Gradient reduction in flat areas at g_1 = 1; it grows with g_1², so that the default stays gentle.
         flat_threshold: Mean |Sobel_x| + |Sobel_y| (images in [0, 1]) below which an area counts as flat.
         flat_softness: Width of the transition around the threshold.
         knee: Tones this close to black or white, and beyond, are compressed into the displayable range.
@@ -39,7 +39,7 @@ class TargetConfig(Strict):
     gradient_gain: float = 1.0
     sharpen_gain: float = 0.25
     full_at: float = 1.0
-    smooth_gain: float = 0.2
+    smooth_gain: float = 0.08
     flat_threshold: float = 0.12
     flat_softness: float = 0.03
     knee: float = 0.15
@@ -88,7 +88,7 @@ def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig) -> Tar
     sharpen, smooth = edit[:, :2, None, None].split(1, dim=1)  # (N, 1, 1, 1) each
     activity = _box(gx.abs() + gy.abs(), 7)
     flat = torch.sigmoid((config.flat_threshold - activity) / config.flat_softness)
-    gain = config.gradient_gain + config.sharpen_gain * (sharpen - 1.0) - config.smooth_gain * smooth * flat
+    gain = config.gradient_gain + config.sharpen_gain * (sharpen - 1.0) - config.smooth_gain * smooth.square() * flat
     natural = compress(natural_tone(a, b, config.natural_share), config.knee)
     tone = torch.lerp(natural, full, (sharpen / config.full_at).clamp(max=1.0))
     return Target(tone, gain * gx, gain * gy)

@@ -53,7 +53,7 @@ def test_smooth_quietens_flat_areas_only():
     b = torch.full_like(a, 0.3)
     off, on = (make_target(a, b, torch.tensor([[1.0, s]]), CONFIG) for s in (0.0, 2.0))
     ratio = on.gx.abs().sum(dim=(0, 1, 2)) / off.gx.abs().sum(dim=(0, 1, 2))
-    assert ratio[2:10].mean() < 0.7
+    assert ratio[2:10].mean() < 0.75
     assert ratio[19:21].min() > 0.95
 
 
