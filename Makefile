@@ -9,7 +9,6 @@ CONSTRAINTS ?= constraints.txt
 ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 HOST ?= 127.0.0.1
 PORT ?= 8000
-DATA ?= ../shared/data
 RUNS ?= runs
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS)
 
@@ -56,13 +55,16 @@ bench: $(VENV)/.dev ## operations, times, memory of every released model on this
 	@$(VENV)/bin/python -m benchmarks.bench
 
 evaluate: $(VENV)/.dev ## metrics of the lite model and of five baselines on DATA/ivf/val
+	@test -n "$(DATA)" || { echo "give the data root: make evaluate DATA=FOLDER"; exit 1; }
 	@$(VENV)/bin/python -m training evaluate --bundle weights/titok-ste-lite --data $(DATA)/ivf/val \
 	  --a visible --b infrared --baselines --strength-study --out out/evaluate
 
 train-demo: $(VENV)/.dev ## a few minutes through the whole training chain on DATA, into RUNS/demo
+	@test -n "$(DATA)" || { echo "give the data root: make train-demo DATA=FOLDER (docs/training.md has its layout)"; exit 1; }
 	@OUT=$(RUNS)/demo DATA=$(DATA) PYTHON=$(VENV)/bin/python DEMO=1 bash training/lite.sh
 
-train-lite: $(VENV)/.dev ## train the released lite model again on DATA, into RUNS/lite
+train-lite: $(VENV)/.dev ## the recipe of the released lite model on DATA, into RUNS/lite (about an hour on two cores)
+	@test -n "$(DATA)" || { echo "give the data root: make train-lite DATA=FOLDER (docs/training.md has its layout)"; exit 1; }
 	@OUT=$(RUNS)/lite DATA=$(DATA) PYTHON=$(VENV)/bin/python bash training/lite.sh
 
 clean: ## remove the virtual environment and caches

@@ -57,6 +57,11 @@ def read_bundle(folder: Path) -> Bundle:
     _check_interface(card)
     for name, record in card.files.items():
         _check_file(folder, name, record)
+    listed = {CARD, *card.files}
+    for path in sorted(folder.iterdir()):
+        # A graph may draw in a file beside it, which no checksum would cover.
+        if path.name not in listed and not path.name.startswith("."):
+            raise BundleError(folder.name, f"file {path.name!r} is not in its card; remove it, or export again")
     return Bundle(card, folder / card.fusion.file, folder / card.encoder.file if card.encoder else None)
 
 

@@ -102,6 +102,21 @@ class Training(_Strict):
     runs: list[TrainingRun]
 
 
+class SlotStudy(_Strict):
+    """What one edit slot (or all of them, named "all") does to fused images, per strength, in grey levels of 255.
+
+    ``change`` is the mean absolute difference from strength 0; the last two are shares 0..1 of the pairs.
+    """
+
+    slot: str
+    strengths: list[float]
+    change: list[float]
+    edge_intensity: list[float]
+    flat_gradient: list[float | None]
+    edge_intensity_rises: float
+    flat_gradient_falls: float | None
+
+
 class Evaluation(_Strict):
     """Metrics of this model and the baselines on one validation set, as the evaluate command wrote them."""
 
@@ -111,6 +126,7 @@ class Evaluation(_Strict):
     ranked_by: list[str]
     mean_rank: dict[str, float]
     metrics: dict[str, dict[str, float]]
+    strength: list[SlotStudy] = []
 
 
 class ModelCard(_Strict):

@@ -15,7 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from app.errors import ProblemError, StartupError
-from app.folder import EXTENSIONS, PAIRS_AT_ONCE, Pair, fuse_file, fuse_pairs, match_pairs, running
+from app.folder import EXTENSIONS, PAIRS_AT_ONCE, Pair, fuse_file, fuse_pairs, match_pairs, running, same_options
 from app.logs import configure_logs
 from app.options import FuseOptions, read_options
 from app.service import Service, build_service
@@ -64,6 +64,8 @@ def fuse(
 ) -> None:
     """Fuses one pair of image files."""
     fields = _given(strength=strength, sharpen=sharpen, smooth=smooth, color=color, quality=quality, range16=range16)
+    if not output.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     service, options = _prepare(model, fields | _slots(slot) | {"format": _format_of(output)})
     asyncio.run(_fuse_one(service, Pair(image_a, image_b, output), options))
 
@@ -86,8 +88,12 @@ def fuse_dir(
 ) -> None:
     """Fuses all pairs of two folders that have the same name. Results that exist already are skipped."""
     fields = _given(strength=strength, sharpen=sharpen, smooth=smooth, color=color, quality=quality, range16=range16)
+    if output.resolve() in {dir_a.resolve(), dir_b.resolve()}:
+        raise typer.BadParameter("the results need a folder of their own", param_hint="--output")
     service, options = _prepare(model, fields | _slots(slot) | {"format": file_format})
     output.mkdir(parents=True, exist_ok=True)
+    if not same_options(output, options):
+        raise typer.BadParameter(f"{output} holds results of other options; name another folder", param_hint="--output")
     pairs, faults = match_pairs(dir_a, dir_b, output, EXTENSIONS[options.format])
     todo = [pair for pair in pairs if not pair.output.exists()]
     faults += _fuse_all(service, todo, options)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from app.errors import ProblemError
@@ -18,6 +19,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".webp", ".tif", ".tiff",
 EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 # One pair is decoded or encoded while another is in the model; more would only hold memory.
 PAIRS_AT_ONCE = 3
+RECORD = ".pairfuse.json"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,19 @@ def match_pairs(folder_a: Path, folder_b: Path, output: Path, extension: str) ->
         else:
             faults.append(f"{stem}: not in {folder_b if found_a else folder_a}")
     return pairs, faults
+
+
+def same_options(output: Path, options: FuseOptions) -> bool:
+    """Whether the results in a folder were made with these options; an empty folder takes note of them.
+
+    Without this a second run with another strength would skip what exists and leave two kinds of results.
+    """
+    record = output / RECORD
+    now = json.dumps(asdict(options), sort_keys=True)
+    if not record.exists():
+        record.write_text(now + "\n", encoding="utf-8")
+        return True
+    return record.read_text(encoding="utf-8").strip() == now
 
 
 async def fuse_file(pipeline: Pipeline, pair: Pair, options: FuseOptions) -> None:

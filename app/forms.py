@@ -7,7 +7,7 @@ used here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -99,13 +99,14 @@ class Form:
         self.fields = {name: part.decode("utf-8", "replace") for name, part in parts.items() if name not in FILE_FIELDS}
 
 
-async def read_form(request: Request, max_bytes: int, timeout_s: float) -> Form:
+async def read_form(request: Request, max_bytes: int, timeout_s: float, grow: Callable[[int], None]) -> Form:
     """Reads the body of a request, never more than the bound of it.
 
     Args:
         request: A request whose body has not been read.
         max_bytes: Largest body.
         timeout_s: Most seconds for the body to arrive.
+        grow: Called with the size of each piece before it is kept; may refuse it.
 
     Raises:
         UnsupportedTypeError: The body is not multipart/form-data.
@@ -125,12 +126,14 @@ async def read_form(request: Request, max_bytes: int, timeout_s: float) -> Form:
         raise _too_large(max_bytes, announced=int(announced))
     try:
         async with asyncio.timeout(timeout_s):
-            return Form(await _collect(request, parameters[b"boundary"], max_bytes))
+            return Form(await _collect(request, parameters[b"boundary"], max_bytes, grow))
     except TimeoutError:
         raise UploadTimeoutError(f"The body did not arrive within {timeout_s:g} s. Send smaller files.") from None
 
 
-async def _collect(request: Request, boundary: bytes, max_bytes: int) -> dict[str, bytearray]:
+async def _collect(
+    request: Request, boundary: bytes, max_bytes: int, grow: Callable[[int], None]
+) -> dict[str, bytearray]:
     collector = _Collector()
     received = 0
     try:
@@ -139,6 +142,7 @@ async def _collect(request: Request, boundary: bytes, max_bytes: int) -> dict[st
             received += len(chunk)
             if received > max_bytes:
                 raise _too_large(max_bytes)
+            grow(len(chunk))
             parser.write(chunk)
     except FormParserError as error:
         raise BadFormError(f"The form is malformed: {error}. Send it like this: {EXAMPLE}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import Gauge
@@ -13,17 +13,24 @@ from app.errors import DrainingError, OverloadedError
 class Gate:
     """Counts requests and pixels in the service. Used from the event loop only.
 
+    Uploads are bounded by themselves: a caller who opens many connections and sends nothing must not take the
+    places of those whose body has arrived.
+
     Args:
-        max_requests: Most requests at once, those that still upload included.
+        max_requests: Most requests at once whose body has arrived.
         max_pixels: Most pixels of decoded images at once; one pair alone always passes.
-        inflight: Shows the number of requests.
+        max_body_bytes: Most bytes of request bodies held at once; one body alone always passes.
+        inflight: Shows the number of requests, those whose body is still on its way included.
     """
 
-    def __init__(self, max_requests: int, max_pixels: int, inflight: Gauge) -> None:
+    def __init__(self, max_requests: int, max_pixels: int, max_body_bytes: int, inflight: Gauge) -> None:
         self._max_requests = max_requests
         self._max_pixels = max_pixels
+        self._max_body_bytes = max_body_bytes
         self._inflight = inflight
         self._requests = 0
+        self._uploads = 0
+        self._body_bytes = 0
         self._pixels = 0
         self._draining = False
 
@@ -35,15 +42,23 @@ class Gate:
     @property
     def idle(self) -> bool:
         """Whether no request is in the service."""
-        return self._requests == 0
+        return self._requests == 0 and self._uploads == 0
 
     def drain(self) -> None:
         """Turns new requests away from now on; those inside may finish."""
         self._draining = True
 
+    def _check_places(self) -> None:
+        if self._requests >= self._max_requests:
+            raise OverloadedError(f"The service holds {self._requests} requests, as many as it may. Try again shortly.")
+
     @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Holds a place for one request.
+    def upload(self) -> Iterator[Callable[[int], None]]:
+        """Lets a body come in, unless there is no place for its request anyway; covers the request to its end.
+
+        Yields:
+            A function to call with the size of each piece before it is kept; it raises ``OverloadedError`` when
+            all bodies together would become too large.
 
         Raises:
             DrainingError: The service shuts down.
@@ -51,15 +66,38 @@ class Gate:
         """
         if self._draining:
             raise DrainingError
-        if self._requests >= self._max_requests:
-            raise OverloadedError(f"The service holds {self._requests} requests, as many as it may. Try again shortly.")
+        self._check_places()
+        self._uploads += 1
+        self._inflight.set(self._uploads)
+        held = 0
+
+        def grow(size: int) -> None:
+            nonlocal held
+            if self._body_bytes > held and self._body_bytes + size > self._max_body_bytes:
+                raise OverloadedError(f"All uploads together pass {self._max_body_bytes} bytes. Try again shortly.")
+            held += size
+            self._body_bytes += size
+
+        try:
+            yield grow
+        finally:
+            self._uploads -= 1
+            self._inflight.set(self._uploads)
+            self._body_bytes -= held
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Holds a place for one request whose body has arrived.
+
+        Raises:
+            OverloadedError: Every place is taken.
+        """
+        self._check_places()
         self._requests += 1
-        self._inflight.set(self._requests)
         try:
             yield
         finally:
             self._requests -= 1
-            self._inflight.set(self._requests)
 
     @contextmanager
     def hold_pixels(self, pixels: int) -> Iterator[None]:

@@ -32,12 +32,13 @@ async def fuse(request: Request) -> Response:
     Nothing of a request is written to disk.
     """
     service = _service(request)
-    with service.gate.admit():
-        settings = service.settings
-        form = await read_form(request, settings.max_upload_bytes, settings.upload_timeout_s)
+    settings = service.settings
+    with service.gate.upload() as grow:
+        form = await read_form(request, settings.max_upload_bytes, settings.upload_timeout_s, grow)
+        request.state.model = service.catalog.get(form.fields.get("model")).card.name
         options = read_options(form.fields, service.catalog)
-        request.state.model = options.model
-        result = await _unless_gone(request, service.pipeline.fuse(form.image_a, form.image_b, options))
+        with service.gate.admit():
+            result = await _unless_gone(request, service.pipeline.fuse(form.image_a, form.image_b, options))
     headers = {"Server-Timing": _server_timing(result), "X-Pairfuse-Model": result.model}
     return Response(result.body, media_type=result.media_type, headers=headers)
 

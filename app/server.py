@@ -38,7 +38,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         StartupError: There is nothing to serve, or nothing to run it with.
     """
     service = build_service(settings or Settings())
-    app = DescribedApp(title="pairfuse", version="1", description=DESCRIPTION, lifespan=_lifespan)
+    app = DescribedApp(
+        title="pairfuse", version="1", description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False
+    )
     app.state.service = service
     app.include_router(router)
     app.add_middleware(RequestContext, telemetry=service.telemetry)

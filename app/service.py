@@ -38,5 +38,5 @@ def build_service(settings: Settings) -> Service:
     """
     telemetry = Telemetry()
     catalog = load_catalog(settings, telemetry)
-    gate = Gate(settings.max_inflight, settings.max_inflight_pixels, telemetry.inflight)
+    gate = Gate(settings.max_inflight, settings.max_inflight_pixels, settings.max_body_bytes, telemetry.inflight)
     return Service(settings, catalog, telemetry, gate, Pipeline(settings, catalog, telemetry, gate))

@@ -38,8 +38,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that `pairfuse serve` listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that `pairfuse serve` listens on.")
     max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="Largest request body, in bytes.")
-    max_pixels: int = Field(16_700_000, ge=1024, description="Most pixels of one image, checked before it is decoded.")
-    max_inflight: int = Field(64, ge=1, description="Most requests in the service at once, uploads included.")
+    max_pixels: int = Field(8_400_000, ge=1024, description="Most pixels of one image, checked before it is decoded.")
+    max_inflight: int = Field(64, ge=1, description="Most requests at once whose body has arrived.")
+    max_body_bytes: int = Field(
+        512 * 2**20, ge=1, description="Most bytes of request bodies held at once. One body alone is always let in."
+    )
     max_inflight_pixels: int = Field(
         100_000_000,
         ge=1024,

@@ -177,5 +177,5 @@ class TiTokSTELite(TokenFusionModel):
         return self.decode_pair(a, b, features_a, features_b)[..., :H, :W]
 
     def fusion_parameters(self) -> list[nn.Parameter]:
-        """The base fusion block and the fused detail path."""
-        return [*self.base_fusion.parameters(), *self.detail_fusion.parameters()]
+        """None: stage I rebuilds an image by fusing it with itself, so it trains every layer already."""
+        return []

@@ -14,8 +14,8 @@ class CardText(Strict):
 
     Attributes:
         slots: Meaning of each edit slot by name.
-        data_licences: Terms of each data folder, by its first two path parts.
-        run_notes: Remarks on the runs ``tokenizer`` and ``fusion``.
+        data_licences: Terms of each data folder, by the folder that it lies in: ``ivf/train`` for
+            ``ivf/train/visible``.
         extra: Anything else worth keeping in the card.
     """
 
@@ -28,7 +28,6 @@ class CardText(Strict):
     size: dict[str, int]
     licence: str
     data_licences: dict[str, str]
-    run_notes: dict[str, str] = Field(default_factory=dict)
     extra: dict[str, Any] = Field(default_factory=dict)
     limits: list[str]
 

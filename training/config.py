@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -89,12 +89,20 @@ def load_recipe(
     try:
         values = yaml.safe_load(path.read_text())
         for override in overrides or []:
-            key, _, value = override.partition("=")
-            section = values
-            *parents, leaf = key.split(".")
-            for parent in parents:
-                section = section.setdefault(parent, {})
-            section[leaf] = yaml.safe_load(value)
+            _override(values, override)
         return kind.model_validate(values)
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise DataError(f"recipe {path.name}: {error}") from error
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise DataError(f"--set {override}: write it as KEY=VALUE")
+    *parents, leaf = key.split(".")
+    section: Any = values
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise DataError(f"--set {override}: {parent!r} is a value, not a section")
+    section[leaf] = yaml.safe_load(value)

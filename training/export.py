@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from models.token_fusion import TokenFusionModel
 from training.card_text import CardText, load_card_text
 from training.macs import count_macs
-from training.run import CHECKPOINT, load_checkpoint
+from training.run import CHECKPOINT, NOTES, load_checkpoint
 from training.titok_ste import load_trained
 from training.tokenizer import load_tokenizer
 
@@ -145,27 +145,19 @@ def file_record(path: Path) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
 
 
-def training_record(text: CardText, state: dict[str, Any], use: str) -> dict[str, list[dict[str, Any]]]:
-    """The card's training section for one run, from its checkpoint.
+def data_names(state: dict[str, Any]) -> dict[str, str]:
+    """Name of each data folder of a run for the card: both folders where the images belong to pairs."""
+    if state["kind"] != "tokenizer":
+        return {name: name for name in state["data"]}
+    folders = json.loads(state["recipe"])["train"]
+    return {f["path"]: f"{f['path']} + {f['partner']}" if f["partner"] else f["path"] for f in folders}
 
-    Args:
-        text: Terms of the data and remarks.
-        state: The checkpoint.
-        use: ``tokenizer`` or ``fusion``.
-    """
+
+def run_record(state: dict[str, Any], notes: str) -> dict[str, Any]:
+    """The card's record of one run from its checkpoint."""
     recipe = json.loads(state["recipe"])
-    data = [
-        {
-            "name": name,
-            "count": count,
-            "unit": "images" if state["kind"] == "tokenizer" else "pairs",
-            "use": use,
-            "licence": text.data_licences.get("/".join(name.split(" + ")[0].split("/")[:-1]), "not stated"),
-        }
-        for name, count in state["data"].items()
-    ]
-    run = {
-        "recipe": state.get("profile", state.get("name")),
+    return {
+        "recipe": json.dumps(recipe, separators=(",", ":")),
         "command": f"python -m training {state['kind']}",
         "steps": state["step"],
         "device": state["device"],
@@ -173,15 +165,39 @@ def training_record(text: CardText, state: dict[str, Any], use: str) -> dict[str
         "commit": state["commit"],
         "date": state["date"],
         "seconds": round(state["seconds"], 1),
-        "notes": text.run_notes.get(use, ""),
+        "notes": " ".join(notes.split()),
     }
-    return {"data": data, "runs": [run]}
+
+
+def training_record(text: CardText, folder: Path, state: dict[str, Any], use: str) -> dict[str, list[dict[str, Any]]]:
+    """The card's training section for one run and those that it started from, from its checkpoint.
+
+    Args:
+        text: Terms of the data.
+        folder: Run folder; ``notes.txt`` in it, if there is one, goes into the record.
+        state: The checkpoint.
+        use: ``tokenizer`` or ``fusion``.
+    """
+    names = data_names(state)
+    data = [
+        {
+            "name": names[name],
+            "count": count,
+            "unit": "images" if state["kind"] == "tokenizer" else "pairs",
+            "use": use,
+            "licence": text.data_licences.get(name.split(" + ")[0].rpartition("/")[0], "not stated"),
+        }
+        for name, count in state["data"].items()
+    ]
+    notes = folder / NOTES
+    runs = [run_record(earlier, earlier["notes"]) for earlier in state.get("earlier", [])]
+    return {"data": data, "runs": [*runs, run_record(state, notes.read_text() if notes.is_file() else "")]}
 
 
 def tokenizer_record(folder: Path, text: CardText) -> dict[str, list[dict[str, Any]]]:
     """The card's training section for the tokenizer, from its run or from the bundle that it was taken from."""
     if (folder / CHECKPOINT).is_file():
-        return training_record(text, load_checkpoint(folder / CHECKPOINT), "tokenizer")
+        return training_record(text, folder, load_checkpoint(folder / CHECKPOINT), "tokenizer")
     training = json.loads((folder / "card.json").read_text())["training"]
     data = [use for use in training["data"] if use["use"] == "tokenizer"]
     return {"data": data, "runs": training["runs"][:1]}
@@ -206,7 +222,7 @@ def export(tokenizer_run: Path, fusion_run: Path, text: CardText, folder: Path) 
     per_pixel, per_image = count_macs(deepcopy(model).to("meta"), 480, 640)
     files = ("encoder.onnx", "fusion.onnx", "fusion.safetensors", "tokenizer.safetensors", "slots.json")
     limit = model.ste.strength_limit().tolist()
-    first, second = tokenizer_record(tokenizer_run, text), training_record(text, state, "fusion")
+    first, second = tokenizer_record(tokenizer_run, text), training_record(text, fusion_run, state, "fusion")
     card = {
         "card_version": 1,
         **text.model_dump(include={"name", "title", "summary", "paper", "tasks"}),
@@ -231,6 +247,8 @@ def export(tokenizer_run: Path, fusion_run: Path, text: CardText, folder: Path) 
         **text.model_dump(include={"licence", "limits"}),
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

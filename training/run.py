@@ -24,6 +24,8 @@ from tqdm import tqdm
 from training.data.images import DataError
 
 CHECKPOINT = "last.pt"
+NOTES = "notes.txt"
+"""File of a run folder with remarks for the card: what the recipe does not tell."""
 
 
 def seed_everything(seed: int) -> None:

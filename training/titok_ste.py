@@ -24,6 +24,7 @@ from training.data.pairs import ImagePairs
 from training.data.tone import augment_tone
 from training.run import (
     CHECKPOINT,
+    NOTES,
     Run,
     check_same_recipe,
     cosine_lr,
@@ -38,6 +39,9 @@ from training.titok_ste_loss import stage_one_loss, stage_two_loss
 from training.titok_ste_recipe import FusionRecipe, Schedule, StrengthDraw
 from training.titok_ste_validation import validate
 from training.tokenizer import load_tokenizer
+
+RECORD = ("kind", "step", "seconds", "device", "recipe", "commit", "date", "data")
+"""What a checkpoint keeps of the run that it started from."""
 
 
 def learning_rate(step: int, schedule: Schedule, *, first_step: int) -> float:
@@ -57,7 +61,7 @@ def learning_rate(step: int, schedule: Schedule, *, first_step: int) -> float:
             warmup=schedule.warmup_steps,
             min_ratio=schedule.floor / schedule.lr,
         )
-    decays = (step - first_step) // (schedule.decay_epochs * schedule.steps_per_epoch)
+    decays = max(0, step - first_step) // (schedule.decay_epochs * schedule.steps_per_epoch)
     return max(schedule.floor, schedule.lr * schedule.decay**decays)
 
 
@@ -102,12 +106,15 @@ class FusionTrainer:
             start_edit_(model, slots, recipe.schedule.edit_norm)
         self.module = model
         self.groups = [model.stage1_parameters(), model.fusion_parameters(), model.edit_parameters()]
-        optimizer = torch.optim.Adam([{"params": group} for group in self.groups], lr=recipe.schedule.lr)
+        schedule = recipe.schedule
+        groups = [{"params": group} for group in self.groups]
+        optimizer = torch.optim.Adam(groups, lr=schedule.lr, betas=schedule.betas)
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         for method in ("features", "decode_pair", "decode_single"):
             self.model.mark_forward_method(method)
         self.average = deepcopy(model).requires_grad_(False)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.commit = 0, 0.0, source_commit()
+        self.earlier: list[dict[str, Any]] = []
 
     @property
     def stage2_start(self) -> int:
@@ -136,8 +143,24 @@ class FusionTrainer:
         self.module.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.commit = state["step"], state["seconds"], state["commit"]
+        self.earlier = state["earlier"]
         restore_rng(state["rng"])
+
+    def start_from(self, run_folder: Path) -> None:
+        """Take the averaged weights of a finished run; its record goes into this run's checkpoints.
+
+        Raises:
+            DataError: The run is of another kind or profile.
+        """
+        model, state = load_trained(run_folder, self.module.tokenizer)
+        if state["profile"] != self.recipe.profile:
+            raise DataError(f"{run_folder} holds a {state['profile']}, the recipe wants a {self.recipe.profile}")
+        self.module.load_state_dict(model.state_dict())
+        self.average.load_state_dict(model.state_dict())
+        notes = run_folder / NOTES
+        text = notes.read_text() if notes.is_file() else ""
+        self.earlier = [*state["earlier"], {**{key: state[key] for key in RECORD}, "notes": text}]
 
     def checkpoint(self, seconds: float) -> None:
         """Write everything that an exact resume needs; the tokenizer only by its identity."""
@@ -152,10 +175,11 @@ class FusionTrainer:
             "rng": rng_state(),
             "slots": json.dumps(self.slots.to_dict()),
             "recipe": self.recipe.model_dump_json(),
-            "commit": source_commit(),
+            "commit": self.commit,
             "date": time.strftime("%Y-%m-%d"),
             "device": self.fabric.device.type,
             "data": self.train.counts,
+            "earlier": self.earlier,
         }
         save_atomically(state, self.folder / CHECKPOINT)
 
@@ -179,7 +203,8 @@ class FusionTrainer:
         """Loss terms of one reconstruction step (eq. 14-16)."""
         a, b, noisy_a, noisy_b = self.batch()
         features = [self.model.features(x, self.module.encode(x)) for x in (noisy_a, noisy_b)]
-        keep = {"input": 1.0, "zero": 0.0, "mix": float(torch.rand(()) < 0.5)}[self.recipe.stage1_reference]
+        mixed = float(torch.rand(()) < self.recipe.stage1_mix)
+        keep = {"input": 1.0, "zero": 0.0, "mix": mixed}[self.recipe.stage1_reference]
         outs = [self.model.decode_single(f, keep * x) for f, x in zip(features, (noisy_a, noisy_b), strict=True)]
         return stage_one_loss((a, b), (outs[0], outs[1]), features[0], features[1], self.recipe.stage1)
 
@@ -246,6 +271,7 @@ def load_trained(run_folder: Path, tokenizer: Tokenizer) -> tuple[TokenFusionMod
     model = build(state["profile"], tokenizer, SlotSpec.from_dict(json.loads(state["slots"])))
     assert isinstance(model, TokenFusionModel)
     model.load_state_dict(state["average"])
+    state.setdefault("earlier", [])
     return model.eval(), state
 
 
@@ -267,6 +293,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
     parser.add_argument("--tokenizer", type=Path, required=True, help="run folder of the tokenizer, or a bundle")
     parser.add_argument("--slots", type=Path, required=True, help="slot file written by `python -m training probe`")
+    parser.add_argument("--start-from", type=Path, help="run folder whose averaged weights to begin with")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
 
@@ -276,5 +303,7 @@ def run(args: argparse.Namespace) -> None:
     recipe = load_recipe(args.recipe, FusionRecipe, args.set)
     tokenizer = load_tokenizer(args.tokenizer)
     trainer = FusionTrainer(recipe, tokenizer, read_slots(args.slots), args.data, args.out)
+    if args.start_from is not None:
+        trainer.start_from(args.start_from)
     trainer.resume()
     trainer.fit()

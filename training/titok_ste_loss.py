@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.token_fusion import Features
 from training.losses import decomposition_loss, gradient, out_of_range, scd, sobel, ssim, ssim_loss
-from training.targets import TargetConfig, make_target
+from training.targets import Target, TargetConfig, make_target
 from training.titok_ste_recipe import StageOneLoss, StageTwoLoss
 
 
@@ -61,23 +61,14 @@ def stage_two_loss(
         target: How strength moves the target.
     """
     wanted = make_target(a, b, edit, target)
-    if weights.intensity_target == "max":
-        intensity = F.l1_loss(fused, torch.maximum(a, b))
-    else:
-        intensity = F.l1_loss(F.avg_pool2d(fused, 8), F.avg_pool2d(wanted.tone, 8))
-    if weights.gradient_target == "magnitude":
-        edges = F.l1_loss(gradient(fused), wanted.gx.abs() + wanted.gy.abs())
-    else:
-        fx, fy = sobel(fused)
-        edges = F.l1_loss(fx, wanted.gx) + F.l1_loss(fy, wanted.gy)
     terms = {
-        "intensity": weights.intensity * intensity,
-        "gradient": weights.gradient * edges,
+        "intensity": weights.intensity * intensity_error(a, b, fused, wanted, weights),
+        "gradient": weights.gradient * gradient_error(fused, wanted, weights),
         "decomposition": weights.decomposition
         * decomposition_loss(features_a.base, features_b.base, features_a.detail, features_b.detail, weights.delta),
     }
     if weights.reconstruction:
-        each = [5.0 * ssim_loss(x, fused) + F.mse_loss(fused, x) for x in (a, b)]
+        each = [weights.reconstruction_ssim * ssim_loss(x, fused) + F.mse_loss(fused, x) for x in (a, b)]
         terms["reconstruction"] = weights.reconstruction * 0.5 * sum_of(each)
     if weights.ssim:
         terms["ssim"] = weights.ssim * (1.0 - 0.5 * (ssim(a, fused) + ssim(b, fused))).mean()
@@ -88,3 +79,18 @@ def stage_two_loss(
     if weights.out_of_range:
         terms["range"] = weights.out_of_range * out_of_range(fused, weights.margin)
     return terms
+
+
+def intensity_error(a: Tensor, b: Tensor, fused: Tensor, wanted: Target, weights: StageTwoLoss) -> Tensor:
+    """Mean difference to the pixel maximum (eq. 17), or to the wanted tone at 1/8 size."""
+    if weights.intensity_target == "max":
+        return F.l1_loss(fused, torch.maximum(a, b))
+    return F.l1_loss(F.avg_pool2d(fused, 8), F.avg_pool2d(wanted.tone, 8))
+
+
+def gradient_error(fused: Tensor, wanted: Target, weights: StageTwoLoss) -> Tensor:
+    """Mean difference of gradient magnitudes (eq. 17), or of signed gradients."""
+    if weights.gradient_target == "magnitude":
+        return F.l1_loss(gradient(fused), wanted.gx.abs() + wanted.gy.abs())
+    fx, fy = sobel(fused)
+    return F.l1_loss(fx, wanted.gx) + F.l1_loss(fy, wanted.gy)

@@ -28,6 +28,7 @@ class StageTwoLoss(Strict):
         gradient: α_g.
         gradient_target: ``magnitude`` (paper) or ``signed`` gradients.
         reconstruction: λ_r of SSIM and MSE against each source.
+        reconstruction_ssim: Weight of SSIM relative to MSE in that term.
         ssim: Weight of 1 - mean SSIM to both sources.
         scd: Weight of 2 - SCD.
         out_of_range: Weight of the distance by which the un-clamped output leaves the displayable range.
@@ -41,6 +42,7 @@ class StageTwoLoss(Strict):
     gradient: float = 10.0
     gradient_target: Literal["magnitude", "signed"] = "magnitude"
     reconstruction: float = 0.5
+    reconstruction_ssim: float = 5.0
     ssim: float = 0.0
     scd: float = 0.0
     out_of_range: float = 0.0
@@ -79,6 +81,7 @@ class Schedule(Strict):
     stage1_epochs: int
     stage2_epochs: int
     lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
     kind: Literal["step", "cosine"] = "step"
     decay: float = 0.5
     decay_epochs: int = 20
@@ -105,7 +108,11 @@ class Sampling(Strict):
 
 
 class FusionRecipe(Strict):
-    """Everything that decides a run besides the tokenizer and the slot file."""
+    """Everything that decides a run besides the tokenizer and the slot file.
+
+    Attributes:
+        stage1_mix: With ``stage1_reference: mix``, share of the batches whose reference is the input.
+    """
 
     profile: str
     seed: int
@@ -113,6 +120,7 @@ class FusionRecipe(Strict):
     sampling: Sampling
     schedule: Schedule
     stage1_reference: Literal["input", "zero", "mix"] = "mix"
+    stage1_mix: float = 0.5
     stage1: StageOneLoss
     stage2: StageTwoLoss
     strength: StrengthDraw

@@ -55,6 +55,7 @@ class TokenizerRecipe(Strict):
         cache_side: Side of the in-memory squares that crops are cut from.
         continuous_share: Share of the steps before quantization is switched on.
         reseed_every: Steps after which codes unused since the last time are re-seeded.
+        reseed_until: Share of the steps after which no code is moved any more.
     """
 
     tokenizer: str
@@ -67,6 +68,7 @@ class TokenizerRecipe(Strict):
     mix_probability: float
     continuous_share: float
     reseed_every: int
+    reseed_until: float
     validate_every: int
     train: list[ImageFolder]
     val: list[ImageFolder]
@@ -128,7 +130,7 @@ class TokenizerTrainer:
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.average = deepcopy(model).requires_grad_(False)
         self.used = torch.zeros(TOKENIZERS[recipe.tokenizer].codebook_size, dtype=torch.bool)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.commit = 0, 0.0, source_commit()
 
     def resume(self) -> None:
         """Go on from the last checkpoint of the folder, if there is one.
@@ -145,6 +147,7 @@ class TokenizerTrainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.used, self.step, self.seconds = state["used"], state["step"], state["seconds"]
+        self.commit = state["commit"]
         restore_rng(state["rng"])
 
     def checkpoint(self, seconds: float) -> None:
@@ -160,7 +163,7 @@ class TokenizerTrainer:
             "seconds": seconds,
             "rng": rng_state(),
             "recipe": self.recipe.model_dump_json(),
-            "commit": source_commit(),
+            "commit": self.commit,
             "date": time.strftime("%Y-%m-%d"),
             "device": self.fabric.device.type,
             "data": self.train.counts,
@@ -200,7 +203,7 @@ class TokenizerTrainer:
         if "indices" in out:
             self.used[out["indices"].unique().cpu()] = True
         due = self.step % self.recipe.reseed_every == 0
-        last_chance = self.step < 0.9 * self.recipe.steps
+        last_chance = self.step < self.recipe.reseed_until * self.recipe.steps
         if due and last_chance:
             tokens = out["tokens"].detach().flatten(0, 1)
             unused = (~self.used).to(tokens.device)

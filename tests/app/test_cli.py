@@ -83,6 +83,12 @@ def test_bad_usage(run, files, tmp_path):
     assert run("fuse", *files, "-o", tmp_path / "x.png", "--slot", "smooth")[0] == 2
 
 
+def test_a_missing_output_folder_is_named(run, files, tmp_path):
+    code, _, errors = run("fuse", *files, "-o", tmp_path / "none" / "x.png")
+    assert code == 2
+    assert "there is no folder" in errors
+
+
 def test_a_bad_image_ends_with_one_line(run, files, tmp_path):
     files[1].write_text("no image")
     code, _, errors = run("fuse", *files, "-o", tmp_path / "x.png")
@@ -96,11 +102,22 @@ def test_fuse_dir_fuses_all_and_resumes(run, folders):
     code, out, _ = run("fuse-dir", dir_a, dir_b, "-o", output)
     assert code == 0
     assert "5 to do, 0 were done before, 0 failed" in out
-    assert sorted(path.name for path in output.iterdir()) == [f"pair{index}.png" for index in range(5)]
+    assert sorted(path.name for path in output.glob("pair*")) == [f"pair{index}.png" for index in range(5)]
     (output / "pair3.png").unlink()
     kept = (output / "pair2.png").stat().st_mtime_ns
     assert "1 to do, 4 were done before, 0 failed" in run("fuse-dir", dir_a, dir_b, "-o", output)[1]
     assert (output / "pair2.png").stat().st_mtime_ns == kept
+
+
+def test_fuse_dir_does_not_mix_results(run, folders):
+    dir_a, dir_b, output = folders
+    assert run("fuse-dir", dir_a, dir_b, "-o", output)[0] == 0
+    code, _, errors = run("fuse-dir", dir_a, dir_b, "-o", output, "--color", "none")
+    assert code == 2
+    assert "other options" in errors
+    code, _, errors = run("fuse-dir", dir_a, dir_b, "-o", dir_a)
+    assert code == 2
+    assert "folder of their own" in errors
 
 
 def test_fuse_dir_reports_what_failed_and_does_the_rest(run, folders):
@@ -114,7 +131,7 @@ def test_fuse_dir_reports_what_failed_and_does_the_rest(run, folders):
     assert "pair1: image_b is not an image" in errors
     assert f"pair2: not in {dir_b}" in errors
     assert "pair3: several files" in errors
-    assert sorted(path.name for path in output.iterdir()) == ["pair0.jpg", "pair4.jpg"]
+    assert sorted(path.name for path in output.glob("pair*")) == ["pair0.jpg", "pair4.jpg"]
 
 
 def test_fuse_dir_without_a_single_pair_fails(run, tmp_path):

@@ -9,7 +9,7 @@ from app.telemetry import Telemetry
 
 @pytest.fixture
 def gate():
-    return Gate(2, 1000, Telemetry().inflight)
+    return Gate(2, 1000, 5000, Telemetry().inflight)
 
 
 def test_places_are_bounded_and_given_back(gate):
@@ -36,10 +36,30 @@ def test_pixels_are_bounded_but_one_pair_always_passes(gate):
 
 
 def test_draining_turns_new_requests_away_and_keeps_old_ones(gate):
-    with gate.admit():
+    with gate.upload():
         gate.drain()
-        with pytest.raises(DrainingError), gate.admit():
+        with pytest.raises(DrainingError), gate.upload():
+            pass
+        with gate.admit():
             pass
         assert not gate.idle
     assert gate.idle
     assert gate.draining
+
+
+def test_uploads_alone_take_no_places(gate):
+    with gate.upload(), gate.upload(), gate.upload(), gate.admit(), gate.admit(), pytest.raises(OverloadedError):
+        gate.upload().__enter__()
+
+
+def test_all_bodies_together_are_bounded_but_one_always_passes(gate):
+    with gate.upload() as first:
+        first(9000)
+        with gate.upload() as second, pytest.raises(OverloadedError, match="5000 bytes"):
+            second(1)
+    with gate.upload() as third:
+        third(4000)
+        with gate.upload() as fourth:
+            fourth(1000)
+            with pytest.raises(OverloadedError):
+                fourth(1)

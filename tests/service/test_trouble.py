@@ -49,17 +49,34 @@ def status_of(connection):
     return int(connection.recv(12).split()[1])
 
 
-def test_a_full_service_says_when_to_come_back(start_service, pair):
+def test_a_full_service_says_when_to_come_back(start_service, threads, pair):
+    service = start_service(max_inflight=1)
+    slow = threads.submit(service.fuse, *pair, model="moody", delay=LONG)
+    service.until(lambda: service.metric("pairfuse_batch_size_count") == 1)
+    response = service.fuse(*pair)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert response.json()["type"] == "urn:pairfuse:problem:queue-full"
+    assert slow.result().status_code == 200
+    assert service.fuse(*pair).status_code == 200
+    assert service.metric('pairfuse_rejected_total{reason="queue-full"}') == 1
+
+
+def test_callers_that_send_nothing_take_no_places(start_service, pair):
     service = start_service(max_inflight=1)
     with half_sent(service, pair) as (connection, rest):
-        response = service.fuse(*pair)
-        assert response.status_code == 503
-        assert response.headers["retry-after"] == "1"
-        assert response.json()["type"] == "urn:pairfuse:problem:queue-full"
+        assert service.fuse(*pair).status_code == 200
+        connection.sendall(rest)
+        assert status_of(connection) == 200
+
+
+def test_bodies_together_are_bounded(start_service, pair):
+    service = start_service(max_body_bytes=len(pair[0]) + len(pair[1]) + 600)
+    with half_sent(service, pair) as (connection, rest):
+        assert service.fuse(*pair).status_code == 503
         connection.sendall(rest)
         assert status_of(connection) == 200
     assert service.fuse(*pair).status_code == 200
-    assert service.metric('pairfuse_rejected_total{reason="queue-full"}') == 1
 
 
 def test_pixels_are_bounded_too(start_service, threads, pair):

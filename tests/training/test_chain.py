@@ -42,7 +42,7 @@ def train_tokenizer(data, out, *extra):
 
 
 def train_fusion(data, folder, out, *extra):
-    args = {"tokenizer": folder / "tokenizer", "slots": folder / "slots.json", "out": out}
+    args = {"tokenizer": folder / "tokenizer", "slots": folder / "slots.json", "out": out, "start_from": None}
     titok_ste.run(Namespace(recipe="titok-ste-lite", data=data, set=[*FUSION_SET, *extra], **args))
 
 
@@ -73,34 +73,46 @@ def losses(folder):
 
 
 def weights(folder):
-    return torch.load(folder / CHECKPOINT, weights_only=True)["model"]
+    """Current and averaged weights and the optimiser's moments of a run, by name."""
+    state = torch.load(folder / CHECKPOINT, weights_only=True)
+    moments = {
+        f"{key}.{name}": value for key, row in state["optimizer"]["state"].items() for name, value in row.items()
+    }
+    return {**state["model"], **{f"average.{k}": v for k, v in state["average"].items()}, **moments}
 
 
 class PowerCutError(Exception):
     """Stands for a power cut."""
 
 
-def interrupt(*_):
-    raise PowerCutError
+def cut_after_checkpoint(patch, trainer, step):
+    """Ends a run right after it wrote its checkpoint of a step."""
+    write = trainer.checkpoint
+
+    def write_and_cut(self, seconds):
+        write(self, seconds)
+        if self.step == step:
+            raise PowerCutError
+
+    patch.setattr(trainer, "checkpoint", write_and_cut)
 
 
 def test_interrupted_tokenizer_run_ends_like_an_uninterrupted_one(data_root, tmp_path, chain, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(tokenizer.TokenizerTrainer, "validate", interrupt)
+        cut_after_checkpoint(patch, tokenizer.TokenizerTrainer, 3)
         with pytest.raises(PowerCutError):
             train_tokenizer(data_root, tmp_path)
-    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 3
     train_tokenizer(data_root, tmp_path)
     for name, value in weights(chain / "tokenizer").items():
         assert torch.equal(weights(tmp_path)[name], value), name
 
 
-def test_interrupted_fusion_run_ends_like_an_uninterrupted_one(data_root, tmp_path, chain, monkeypatch):
+@pytest.mark.parametrize("step", [2, 4], ids=["between the stages", "in stage two"])
+def test_interrupted_fusion_run_ends_like_an_uninterrupted_one(data_root, tmp_path, chain, monkeypatch, step):
     with monkeypatch.context() as patch:
-        patch.setattr(titok_ste, "validate", interrupt)
+        cut_after_checkpoint(patch, titok_ste.FusionTrainer, step)
         with pytest.raises(PowerCutError):
             train_fusion(data_root, chain, tmp_path)
-    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 4
     train_fusion(data_root, chain, tmp_path)
     for name, value in weights(chain / "fusion").items():
         assert torch.equal(weights(tmp_path)[name], value), name
@@ -123,7 +135,11 @@ def test_bundle_card_is_valid_and_complete(bundle):
     card = ModelCard.model_validate_json((bundle / "card.json").read_text())
     assert card.slots == ("sharpen", "smooth")
     assert [run.steps for run in card.training.runs] == [6, 6]
-    assert {use.name for use in card.training.data} == {"ivf/train/visible", "ivf/train/visible + ivf/train/infrared"}
+    assert [(use.name, use.count, use.unit) for use in card.training.data] == [
+        ("ivf/train/visible + ivf/train/infrared", 8, "images"),
+        ("ivf/train/visible + ivf/train/infrared", 4, "pairs"),
+    ]
+    assert json.loads(card.training.runs[1].recipe)["schedule"]["steps_per_epoch"] == 2
     assert max(card.parity.values()) <= 1e-4
     assert card.fusion.outputs[0].shape == ["N", 1, "H", "W"]
 
@@ -146,7 +162,7 @@ def test_slots_of_another_tokenizer_are_refused(data_root, chain, tmp_path):
     (tmp_path / "slots.json").write_text(json.dumps(slots))
     args = Namespace(
         recipe="titok-ste-lite", data=data_root, tokenizer=chain / "tokenizer", slots=tmp_path / "slots.json",
-        out=tmp_path / "f", set=FUSION_SET,
+        out=tmp_path / "f", set=FUSION_SET, start_from=None,
     )  # fmt: skip
     with pytest.raises(ValueError, match="probe that tokenizer"):
         titok_ste.run(args)
@@ -154,7 +170,13 @@ def test_slots_of_another_tokenizer_are_refused(data_root, chain, tmp_path):
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("schedule.lr=fast", "schedule.lr"), ("sampling.colour=1", "sampling.colour"), ("stage1_reference=own", "stage1")],
+    [
+        ("schedule.lr=fast", "schedule.lr"),
+        ("seed", "KEY=VALUE"),
+        ("seed.x=1", "not a section"),
+        ("sampling.colour=1", "sampling.colour"),
+        ("stage1_reference=own", "stage1"),
+    ],
 )
 def test_wrong_recipe_values_are_named(override, message):
     with pytest.raises(DataError, match=message):
@@ -194,3 +216,19 @@ def test_a_fusion_run_is_no_tokenizer(chain):
         tokenizer.load_tokenizer(chain / "fusion")
     with pytest.raises(DataError, match="tokenizer run"):
         titok_ste.load_trained(chain / "tokenizer", None)
+
+
+def test_a_run_can_start_from_another_and_the_card_names_both(data_root, chain, tmp_path):
+    args = {"tokenizer": chain / "tokenizer", "slots": chain / "slots.json", "out": tmp_path / "tuned"}
+    settings = [*FUSION_SET, "schedule.stage1_epochs=0", "schedule.stage2_epochs=1", "schedule.lr=1e-9"]
+    start = chain / "fusion"
+    titok_ste.run(Namespace(recipe="titok-ste-lite", data=data_root, set=settings, start_from=start, **args))
+    before = torch.load(start / CHECKPOINT, weights_only=True)["average"]
+    after = torch.load(tmp_path / "tuned" / CHECKPOINT, weights_only=True)["average"]
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
+    export.run(
+        Namespace(tokenizer=chain / "tokenizer", run=tmp_path / "tuned", card="titok-ste-lite", out=tmp_path / "b")
+    )
+    card = ModelCard.model_validate_json((tmp_path / "b" / "card.json").read_text())
+    assert [run.steps for run in card.training.runs] == [6, 6, 2]

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -71,13 +72,13 @@ def run(args: argparse.Namespace) -> None:
     pairs = load_pairs(args.data, args.a, args.b, size=side, limit=args.limit)
     try:
         report = _evaluate(args, pairs, methods)
-        if args.strength_study:
-            _study_bundles(pairs, bundles, args.out)
+        studies = _study_bundles(pairs, bundles, args.out) if args.strength_study else {}
     except ValueError as error:
         raise error if isinstance(error, DataError) else DataError(str(error)) from error
     if args.write_card:
         for bundle in bundles:
-            write_evaluation(bundle.folder, card_entry(report, [bundle.name, *BASELINES]))
+            entry = card_entry(report, [bundle.name, *BASELINES])
+            write_evaluation(bundle.folder, {**entry, "strength": studies.get(bundle.name, [])})
 
 
 def _evaluate(args: argparse.Namespace, pairs: Sequence[Pair], methods: Mapping[str, Method | FusedFolder]) -> Report:
@@ -145,8 +146,8 @@ def _methods(bundles: Sequence[Bundle], fused: Sequence[str], *, baselines: bool
     return methods
 
 
-def _study_bundles(pairs: Sequence[Pair], bundles: Sequence[Bundle], out: Path) -> None:
-    """Write strength.json and strength.md for all bundles that have edit slots."""
+def _study_bundles(pairs: Sequence[Pair], bundles: Sequence[Bundle], out: Path) -> dict[str, Any]:
+    """Write strength.json and strength.md for all bundles that have edit slots; return the former by bundle."""
     found = {}
     for bundle in bundles:
         slots = [Slot(str(s["name"]), float(s["default"]), float(s["max"])) for s in bundle.slots]
@@ -154,10 +155,12 @@ def _study_bundles(pairs: Sequence[Pair], bundles: Sequence[Bundle], out: Path) 
             found[bundle.name] = study_strength(pairs, bundle.fuse, slots)
     if not found:
         raise DataError("--strength-study needs a bundle with edit slots")
-    write_json(out / "strength.json", {name: study_json(studies) for name, studies in found.items()})
+    as_json = {name: study_json(studies) for name, studies in found.items()}
+    write_json(out / "strength.json", as_json)
     text = "\n".join(study_markdown(name, studies) for name, studies in found.items())
     (out / "strength.md").write_text(text, encoding="utf-8")
     print(text, end="")
+    return as_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
