@@ -44,3 +44,9 @@ def test_onnx_equals_pytorch():
     cases = {name.split()[1] for name in CARD["parity"]}
     assert {"1x256x256", "3x256x256", "1x130x77", "3x130x77", "1x480x640"} <= cases
     assert max(CARD["parity"].values()) <= 1e-4
+
+
+def test_smooth_lowers_the_gradient_in_flat_areas():
+    smooth = study("smooth")
+    assert smooth["flat_gradient_falls"] >= 0.9
+    assert smooth["change"][-1] > 0
