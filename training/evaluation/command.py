@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> None:
     if args.write_card:
         for bundle in bundles:
             entry = card_entry(report, [bundle.name, *BASELINES])
-            write_evaluation(bundle.folder, {**entry, "strength": studies.get(bundle.name, [])})
+            study = {"strength": studies[bundle.name]} if bundle.name in studies else {}
+            write_evaluation(bundle.folder, {**entry, **study})
 
 
 def _evaluate(args: argparse.Namespace, pairs: Sequence[Pair], methods: Mapping[str, Method | FusedFolder]) -> Report:

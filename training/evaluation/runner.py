@@ -111,7 +111,9 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def write_evaluation(folder: Path, entry: Mapping[str, Any]) -> None:
-    """Put one evaluation into a bundle's card; the entry of the same data set and size is replaced.
+    """Put one evaluation into a bundle's card; the entry of the same data set and size is brought up to date.
+
+    Keys of that entry which the new one lacks (a strength study) stay: export empties the list with new weights.
 
     Args:
         folder: The bundle.
@@ -124,7 +126,7 @@ def write_evaluation(folder: Path, entry: Mapping[str, Any]) -> None:
     entries = card.setdefault("evaluation", [])
     same = [i for i, old in enumerate(entries) if all(old.get(k) == entry[k] for k in ("dataset", "size"))]
     if same:
-        entries[same[0]] = dict(entry)
+        entries[same[0]] = {**entries[same[0]], **entry}
     else:
         entries.append(dict(entry))
     path = folder / CARD
