@@ -253,10 +253,14 @@ def test_command_writes_reports_and_cards(tmp_path, data, capsys):
         "smooth",
     ]
     (entry,) = json.loads((bundle / "card.json").read_text())["evaluation"]
-    assert list(entry) == ["dataset", "pairs", "size", "ranked_by", "mean_rank", "metrics"]
+    assert list(entry) == ["dataset", "pairs", "size", "ranked_by", "mean_rank", "metrics", "strength"]
+    assert [study["slot"] for study in entry["strength"]] == ["all", "sharpen", "smooth"]
     assert set(entry["metrics"]) == set(entry["mean_rank"]) == {*BASELINES, "tiny"}
     assert 1.0 <= entry["mean_rank"]["tiny"] <= 6.0
     Evaluation.model_validate(entry)  # the service must be able to read the card
+    assert command.main([*options, "--write-card"]) == 0
+    (again,) = json.loads((bundle / "card.json").read_text())["evaluation"]
+    assert again["strength"] == entry["strength"]
 
 
 @pytest.mark.parametrize(
