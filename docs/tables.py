@@ -66,7 +66,10 @@ def models_section() -> str:
     if bench:
         machine = bench["machine"]
         facts = f"{machine['processor']}, {machine['usable cores']} cores, onnxruntime {machine['onnxruntime']}"
-        lines += [f"Times: medians on {facts}, new images each time; `make bench` measures yours.", ""]
+        lines += [
+            f"Times: medians on {facts}, new images each time ([all figures](docs/benchmarks/bench.md)); `make bench` measures yours.",
+            "",
+        ]
     for card in cards:
         lines += [quality_table(e, card["name"]) + "\n" for e in card["evaluation"] if e["size"] == "native"]
     return "\n".join(lines).rstrip()
