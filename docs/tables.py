@@ -67,7 +67,8 @@ def models_section() -> str:
         machine = bench["machine"]
         facts = f"{machine['processor']}, {machine['usable cores']} cores, onnxruntime {machine['onnxruntime']}"
         lines += [
-            f"Times: medians on {facts}, new images each time ([all figures](docs/benchmarks/bench.md)); `make bench` measures yours.",
+            f"Times: medians on {facts}, new images each time ([all figures](docs/benchmarks/bench.md)); "
+            "`make bench` measures yours.",
             "",
         ]
     for card in cards:
