@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -104,7 +105,7 @@ def parity(model: TokenFusionModel, folder: Path) -> dict[str, float]:
     """Largest absolute difference between PyTorch and ONNX Runtime (CPU) for each batch and size.
 
     Raises:
-        RuntimeError: A difference exceeds 1e-4.
+        RuntimeError: A difference exceeds 1e-4, or more than one token in 32 took another code.
     """
     encoder, fusion = (
         onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
@@ -119,10 +120,29 @@ def parity(model: TokenFusionModel, folder: Path) -> dict[str, float]:
         label = "x".join(map(str, case))
         report[f"fusion {label}"] = float(np.abs(fusion.run(None, arrays)[0] - expected).max())
         code = encoder.run(None, {"image": arrays["a"]})[0]
-        report[f"encoder {label}"] = float(np.abs(code - arrays["code_a"]).max())
-    worst = max(report, key=report.__getitem__)
+        report |= code_parity(code, arrays["code_a"], label)
+    differences = {name: value for name, value in report.items() if not name.startswith("other codes")}
+    worst = max(differences, key=differences.__getitem__)
     if report[worst] > PARITY_LIMIT:
         raise RuntimeError(f"ONNX and PyTorch differ by {report[worst]:.2g} ({worst}), limit {PARITY_LIMIT}")
+    return report
+
+
+def code_parity(code: NDArray[np.float32], expected: NDArray[np.float32], label: str) -> dict[str, float]:
+    """Largest difference of the codes (N, K, C), and how many tokens took another code, if any.
+
+    Two codes can be equally near to a token; rounding then decides. One such token of 32 is no fault.
+
+    Raises:
+        RuntimeError: More tokens than that differ.
+    """
+    per_token = np.abs(code - expected).max(axis=2)
+    flipped = per_token > PARITY_LIMIT
+    if flipped.mean() > 1 / 32:
+        raise RuntimeError(f"ONNX and PyTorch choose other codes for {flipped.mean():.0%} of the tokens ({label})")
+    report = {f"encoder {label}": float(per_token[~flipped].max())}
+    if flipped.any():
+        report[f"other codes {label}"] = float(flipped.sum())
     return report
 
 
