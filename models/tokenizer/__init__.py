@@ -2,6 +2,7 @@
 
 from models.tokenizer.config import TOKENIZERS, TokenizerConfig
 from models.tokenizer.decoder import TokenDecoder
+from models.tokenizer.official import TiTok
 from models.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["TOKENIZERS", "TokenDecoder", "Tokenizer", "TokenizerConfig"]
+__all__ = ["TOKENIZERS", "TiTok", "TokenDecoder", "Tokenizer", "TokenizerConfig"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class TokenizerConfig:
         image_size: Side of the square that every image is resized to.
         patch_size: Side of a patch; must divide ``image_size``.
         decoder_layers: Blocks of the pixel-head decoder used for training and diagnostics of local tokenizers.
+        decoder: Which decoder a local tokenizer is trained with: ``vit`` (pixel head) or ``conv``.
+        pixel_width: Base channels of the MaskGIT-VQGAN pixel decoder behind the published models; 0 for all others.
     """
 
     name: str
@@ -34,6 +37,7 @@ class TokenizerConfig:
     image_size: int = 256
     patch_size: int = 16
     decoder_layers: int = 0
+    pixel_width: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -47,8 +51,18 @@ class TokenizerConfig:
         return (self.image_size // self.patch_size) ** 2
 
 
+def _published(name: str, width: int, layers: int, heads: int, num_tokens: int) -> TokenizerConfig:
+    return TokenizerConfig(name, width, layers, heads, num_tokens=num_tokens, pixel_width=128)
+
+
 def _local(
-    name: str, width: int, layers: int, heads: int, *, image_size: int = 256, decoder_layers: int = 0
+    name: str,
+    width: int,
+    layers: int,
+    heads: int,
+    *,
+    image_size: int = 256,
+    decoder: Literal["vit", "conv"] = "vit",
 ) -> TokenizerConfig:
     return TokenizerConfig(
         name,
@@ -58,19 +72,20 @@ def _local(
         codebook_size=1024,
         legacy=False,
         image_size=image_size,
-        decoder_layers=decoder_layers or layers,
+        decoder_layers=layers if decoder == "vit" else 0,
+        decoder=decoder,
     )
 
 
 _ALL = (
-    TokenizerConfig("titok-l32", 1024, 24, 16, num_tokens=32),
-    TokenizerConfig("titok-b64", 768, 12, 12, num_tokens=64),
-    TokenizerConfig("titok-s128", 512, 8, 8, num_tokens=128),
+    _published("titok-l32", 1024, 24, 16, 32),
+    _published("titok-b64", 768, 12, 12, 64),
+    _published("titok-s128", 512, 8, 8, 128),
     _local("t32-tiny6", 192, 6, 3),
     _local("t32-tiny12", 192, 12, 3),
     _local("t32-256", 256, 8, 4),
     _local("t32-small6", 384, 6, 6),
-    _local("t32-tiny6-128", 192, 6, 3, image_size=128, decoder_layers=3),
+    _local("t32-tiny6-128", 192, 6, 3, image_size=128, decoder="conv"),
 )
 
 TOKENIZERS: dict[str, TokenizerConfig] = {config.name: config for config in _ALL}
