@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     seed_everything(args.seed)
     prober = Prober(_options(args))
     if args.budgets is None:
-        default = len(args.positions) if args.method == "fixed" else 2
+        default = len(args.positions) or 2
         spec = _probe(prober, default if args.slots is None else args.slots, args.plots)
         write_json(args.out, spec.to_dict())
         return

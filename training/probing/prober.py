@@ -88,8 +88,6 @@ class Prober:
             raise DataError("give the tokenizer (--tokenizer), or a bundle that holds one (--run)")
         if options.data is None and (options.run is not None or options.method == "supervised"):
             raise DataError(f"--method {options.method} needs images: give the data root (--data)")
-        if options.method == "fixed" and not options.positions:
-            raise DataError("--method fixed: give the positions (--positions 12 18), or --slots 0 for none")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.selections: dict[int, Mapping[Modality, list[Selection]]] = {}
 
@@ -154,6 +152,8 @@ class Prober:
         if options.method == "random":
             return find_random(*size, budget, options.seed, self.shifts)
         if options.method == "fixed":
+            if len(options.positions) < budget:
+                raise DataError(f"{budget} fixed slots need {budget} positions, e.g. --positions 12 18")
             return find_fixed(*size, options.positions[:budget], options.channels, options.seed, self.shifts)
         if options.method == "supervised":
             assert self.shifts is not None

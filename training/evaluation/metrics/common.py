@@ -116,7 +116,7 @@ def sobel(image: Image, mode: str) -> tuple[Image, Image]:
 
 
 def share(x: Image, y: Image) -> Image:
-    """x / (x + y) of two maps that are 0 or more; 1/2 where both are 0."""
+    """Share x / (x + y) of two maps that are 0 or more; 1/2 where both are 0."""
     total = x + y
     return np.divide(x, total, out=np.full_like(total, 0.5), where=total > 0.0)
 

@@ -2,6 +2,7 @@
 
 Haghighat's fast version (2014): the joint distribution of two windows is not counted but modelled, from their
 correlation, between independence and the strongest dependence that their distributions allow.
+A value costs 0.7 s for 330×500 pixels on one core, so no FMI is measured unless it is asked for.
 """
 
 from __future__ import annotations
@@ -82,7 +83,11 @@ def _window_information(x: Image, y: Image) -> Image:
 
 
 def _feature_information(t: Triple, feature: Callable[[Image], Image]) -> float:
-    """Mean over both sources and all 3×3 windows of the information that f shares with the source, up to 1."""
+    """Mean over both sources and all 3×3 windows of the information that f shares with the source, up to 1.
+
+    Raises:
+        ValueError: A side is below 3.
+    """
     require_side(t.f, WINDOW, "FMI")
     a, b, f = (_windows(feature(image)) for image in t)
     total = 0.0
@@ -93,7 +98,7 @@ def _feature_information(t: Triple, feature: Callable[[Image], Image]) -> float:
 
 
 def edge_information(t: Triple) -> float:
-    """FMI of thin Sobel edges, the measure's default feature."""
+    """FMI of thin Sobel edges, the measure's default feature; some tables call it FMI_pixel."""
     return _feature_information(t, features.edge_map)
 
 

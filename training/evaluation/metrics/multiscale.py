@@ -1,7 +1,7 @@
 """MS_SSIM: structural similarity from fine to coarse.
 
-Own code: torchmetrics pads its windows (0.07 off on a 192×256 image), piq and pytorch-msssim run in float32 and
-piq needs torchvision; the moments for it are here anyway.
+Own code: torchmetrics pads its windows (0.07 off on a 192×256 image), pytorch-msssim rounds them to float32, and
+piq, which is exact, needs torchvision.
 """
 
 from __future__ import annotations

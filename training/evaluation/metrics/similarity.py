@@ -47,8 +47,8 @@ def total_ssim(t: Triple) -> float:
 def total_zoo_ssim(t: Triple) -> float:
     """SSIM_zoo, -2..2: as ``total_ssim``, but with both constants 255² times smaller.
 
-    The IVIF-ZOO benchmark scales levels 0..255 by 255 once more and leaves L at 255; the paper's tables are of
-    that kind. Noise in flat areas then counts almost in full.
+    The IVIF-ZOO benchmark, whose metrics the TiTok+STE paper names, scales levels 0..255 by 255 once more and
+    leaves L at 255. Faint noise in flat areas then counts in full.
 
     Raises:
         ValueError: A side is below 11.
