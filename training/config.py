@@ -27,10 +27,12 @@ class ImageFolder(Strict):
     Attributes:
         path: Relative to the data root.
         partner: Folder with the other modality under the same names, if the images belong to pairs.
+        weight: How often each image is drawn, relative to those of other folders.
     """
 
     path: str
     partner: str | None = None
+    weight: float = 1.0
 
 
 class PairFolder(Strict):

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from models.token_fusion import TokenFusionModel
 from training.card_text import CardText, load_card_text
 from training.macs import count_macs
-from training.run import CHECKPOINT, NOTES, load_checkpoint
+from training.record import run_records
+from training.run import CHECKPOINT, load_checkpoint
 from training.titok_ste import load_trained
 from training.tokenizer import load_tokenizer
 
@@ -173,28 +174,12 @@ def data_names(state: dict[str, Any]) -> dict[str, str]:
     return {f["path"]: f"{f['path']} + {f['partner']}" if f["partner"] else f["path"] for f in folders}
 
 
-def run_record(state: dict[str, Any], notes: str) -> dict[str, Any]:
-    """The card's record of one run from its checkpoint."""
-    recipe = json.loads(state["recipe"])
-    return {
-        "recipe": json.dumps(recipe, separators=(",", ":")),
-        "command": f"python -m training {state['kind']}",
-        "steps": state["step"],
-        "device": state["device"],
-        "seed": recipe["seed"],
-        "commit": state["commit"],
-        "date": state["date"],
-        "seconds": round(state["seconds"], 1),
-        "notes": " ".join(notes.split()),
-    }
-
-
 def training_record(text: CardText, folder: Path, state: dict[str, Any], use: str) -> dict[str, list[dict[str, Any]]]:
     """The card's training section for one run and those that it started from, from its checkpoint.
 
     Args:
         text: Terms of the data.
-        folder: Run folder; ``notes.txt`` in it, if there is one, goes into the record.
+        folder: Run folder.
         state: The checkpoint.
         use: ``tokenizer`` or ``fusion``.
     """
@@ -209,9 +194,7 @@ def training_record(text: CardText, folder: Path, state: dict[str, Any], use: st
         }
         for name, count in state["data"].items()
     ]
-    notes = folder / NOTES
-    runs = [run_record(earlier, earlier["notes"]) for earlier in state.get("earlier", [])]
-    return {"data": data, "runs": [*runs, run_record(state, notes.read_text() if notes.is_file() else "")]}
+    return {"data": data, "runs": run_records(folder, state["kind"])}
 
 
 def tokenizer_record(folder: Path, text: CardText) -> dict[str, list[dict[str, Any]]]:
@@ -220,7 +203,7 @@ def tokenizer_record(folder: Path, text: CardText) -> dict[str, list[dict[str, A
         return training_record(text, folder, load_checkpoint(folder / CHECKPOINT), "tokenizer")
     training = json.loads((folder / "card.json").read_text())["training"]
     data = [use for use in training["data"] if use["use"] == "tokenizer"]
-    return {"data": data, "runs": training["runs"][:1]}
+    return {"data": data, "runs": run_records(folder, "tokenizer")}
 
 
 def export(tokenizer_run: Path, fusion_run: Path, text: CardText, folder: Path) -> None:

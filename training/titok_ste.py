@@ -22,9 +22,9 @@ from training.config import load_recipe
 from training.data.images import DataError
 from training.data.pairs import ImagePairs
 from training.data.tone import augment_tone
+from training.record import run_records
 from training.run import (
     CHECKPOINT,
-    NOTES,
     Run,
     check_same_recipe,
     cosine_lr,
@@ -39,9 +39,6 @@ from training.titok_ste_loss import stage_one_loss, stage_two_loss
 from training.titok_ste_recipe import FusionRecipe, Schedule, StrengthDraw
 from training.titok_ste_validation import validate
 from training.tokenizer import load_tokenizer
-
-RECORD = ("kind", "step", "seconds", "device", "recipe", "commit", "date", "data")
-"""What a checkpoint keeps of the run that it started from."""
 
 
 def learning_rate(step: int, schedule: Schedule, *, first_step: int) -> float:
@@ -158,9 +155,7 @@ class FusionTrainer:
             raise DataError(f"{run_folder} holds a {state['profile']}, the recipe wants a {self.recipe.profile}")
         self.module.load_state_dict(model.state_dict())
         self.average.load_state_dict(model.state_dict())
-        notes = run_folder / NOTES
-        text = notes.read_text() if notes.is_file() else ""
-        self.earlier = [*state["earlier"], {**{key: state[key] for key in RECORD}, "notes": text}]
+        self.earlier = run_records(run_folder, "titok-ste")
 
     def checkpoint(self, seconds: float) -> None:
         """Write everything that an exact resume needs; the tokenizer only by its identity."""
@@ -271,7 +266,6 @@ def load_trained(run_folder: Path, tokenizer: Tokenizer) -> tuple[TokenFusionMod
     model = build(state["profile"], tokenizer, SlotSpec.from_dict(json.loads(state["slots"])))
     assert isinstance(model, TokenFusionModel)
     model.load_state_dict(state["average"])
-    state.setdefault("earlier", [])
     return model.eval(), state
 
 

@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.tokenizer import TOKENIZERS, TokenDecoder, Tokenizer
+from models.tokenizer import TOKENIZERS, ConvDecoder, TokenDecoder, Tokenizer
 from training.config import ImageFolder, OptimConfig, Precision, Strict, load_recipe
 from training.data.images import DataError
 from training.data.squares import SquareImages, random_resized_crop
 from training.data.tone import ToneConfig, augment_tone
 from training.losses import sobel, ssim_loss
+from training.record import run_records
 from training.run import (
     CHECKPOINT,
     Run,
@@ -56,6 +57,8 @@ class TokenizerRecipe(Strict):
         continuous_share: Share of the steps before quantization is switched on.
         reseed_every: Steps after which codes unused since the last time are re-seeded.
         reseed_until: Share of the steps after which no code is moved any more.
+        decoder_share: Share of the steps at the start that train the decoder alone; for a run that starts from a
+            finished tokenizer, whose decoder was thrown away.
     """
 
     tokenizer: str
@@ -69,6 +72,7 @@ class TokenizerRecipe(Strict):
     continuous_share: float
     reseed_every: int
     reseed_until: float
+    decoder_share: float = 0.0
     validate_every: int
     train: list[ImageFolder]
     val: list[ImageFolder]
@@ -83,7 +87,8 @@ class Autoencoder(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.tokenizer = Tokenizer(TOKENIZERS[name])
-        self.decoder = TokenDecoder(TOKENIZERS[name])
+        config = TOKENIZERS[name]
+        self.decoder = ConvDecoder(config) if config.decoder == "conv" else TokenDecoder(config)
 
     def forward(self, square: Tensor, *, quantize: bool) -> dict[str, Tensor]:
         """Reconstruct (N, 3, S, S); without ``quantize`` the tokens are only normalised."""
@@ -131,6 +136,7 @@ class TokenizerTrainer:
         self.average = deepcopy(model).requires_grad_(False)
         self.used = torch.zeros(TOKENIZERS[recipe.tokenizer].codebook_size, dtype=torch.bool)
         self.step, self.seconds, self.commit = 0, 0.0, source_commit()
+        self.earlier: list[dict[str, Any]] = []
 
     def resume(self) -> None:
         """Go on from the last checkpoint of the folder, if there is one.
@@ -147,8 +153,22 @@ class TokenizerTrainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.used, self.step, self.seconds = state["used"], state["step"], state["seconds"]
-        self.commit = state["commit"]
+        self.commit, self.earlier = state["commit"], state["earlier"]
         restore_rng(state["rng"])
+
+    def start_from(self, source: Path) -> None:
+        """Begin with a finished tokenizer, from its run folder or a bundle; its record goes into the checkpoints.
+
+        Raises:
+            DataError: It has another architecture.
+        """
+        tokenizer = load_tokenizer(source)
+        if tokenizer.config != self.module.tokenizer.config:
+            wanted = self.recipe.tokenizer
+            raise DataError(f"{source} holds a {tokenizer.config.name}, the recipe wants a {wanted}")
+        for model in (self.module, self.average):
+            model.tokenizer.load_state_dict(tokenizer.state_dict())
+        self.earlier = run_records(source, "tokenizer")
 
     def checkpoint(self, seconds: float) -> None:
         """Write everything that an exact resume needs."""
@@ -167,13 +187,14 @@ class TokenizerTrainer:
             "date": time.strftime("%Y-%m-%d"),
             "device": self.fabric.device.type,
             "data": self.train.counts,
+            "earlier": self.earlier,
         }
         save_atomically(state, self.folder / CHECKPOINT)
 
     def batch(self) -> Tensor:
         """One augmented batch, (N, 1, S, S) on the device."""
         recipe = self.recipe
-        rows = torch.randint(len(self.train), (recipe.batch,))
+        rows = self.train.draw(recipe.batch)
         x = self.fabric.to_device(self.train.batch(rows, mix_probability=recipe.mix_probability))
         return augment_tone(random_resized_crop(x, self.side, recipe.crop_min_area), recipe.tone)
 
@@ -184,12 +205,13 @@ class TokenizerTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         quantize = self.step >= recipe.continuous_share * recipe.steps
+        self.module.tokenizer.requires_grad_(self.step >= recipe.decoder_share * recipe.steps)
         x = self.batch()
         out = self.model(x.expand(-1, 3, -1, -1), quantize=quantize)
         terms = reconstruction_loss(out["image"].float().mean(1, keepdim=True), x, recipe.loss)
         terms["quantizer"] = recipe.loss.quantizer * out["loss"]
         loss = torch.stack(list(terms.values())).sum()
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=optim.clip)
         self.optimizer.step()
@@ -279,6 +301,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training tokenizer``."""
     parser.add_argument("--recipe", default="t32-tiny6-128", help="recipe name or .yaml path")
     parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
+    parser.add_argument("--start-from", type=Path, help="run folder or bundle whose tokenizer to begin with")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
 
@@ -287,5 +310,7 @@ def run(args: argparse.Namespace) -> None:
     """Train or go on training."""
     recipe = load_recipe(args.recipe, TokenizerRecipe, args.set)
     trainer = TokenizerTrainer(recipe, args.data, args.out)
+    if args.start_from is not None:
+        trainer.start_from(args.start_from)
     trainer.resume()
     trainer.fit()

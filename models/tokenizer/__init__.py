@@ -1,7 +1,8 @@
 """TiTok: 1D image tokenizers, the published sizes and the small local T32 family."""
 
 from models.tokenizer.config import TOKENIZERS, TokenizerConfig
+from models.tokenizer.conv_decoder import ConvDecoder
 from models.tokenizer.decoder import TokenDecoder
 from models.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["TOKENIZERS", "TokenDecoder", "Tokenizer", "TokenizerConfig"]
+__all__ = ["TOKENIZERS", "ConvDecoder", "TokenDecoder", "Tokenizer", "TokenizerConfig"]

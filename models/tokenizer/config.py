@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class TokenizerConfig:
         image_size: Side of the square that every image is resized to.
         patch_size: Side of a patch; must divide ``image_size``.
         decoder_layers: Blocks of the pixel-head decoder used for training and diagnostics of local tokenizers.
+        decoder: Which decoder a local tokenizer is trained with: ``vit`` (pixel head) or ``conv``.
     """
 
     name: str
@@ -34,6 +36,7 @@ class TokenizerConfig:
     image_size: int = 256
     patch_size: int = 16
     decoder_layers: int = 0
+    decoder: Literal["vit", "conv"] = "vit"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -48,7 +51,13 @@ class TokenizerConfig:
 
 
 def _local(
-    name: str, width: int, layers: int, heads: int, *, image_size: int = 256, decoder_layers: int = 0
+    name: str,
+    width: int,
+    layers: int,
+    heads: int,
+    *,
+    image_size: int = 256,
+    decoder: Literal["vit", "conv"] = "vit",
 ) -> TokenizerConfig:
     return TokenizerConfig(
         name,
@@ -58,7 +67,8 @@ def _local(
         codebook_size=1024,
         legacy=False,
         image_size=image_size,
-        decoder_layers=decoder_layers or layers,
+        decoder_layers=layers if decoder == "vit" else 0,
+        decoder=decoder,
     )
 
 
@@ -70,7 +80,7 @@ _ALL = (
     _local("t32-tiny12", 192, 12, 3),
     _local("t32-256", 256, 8, 4),
     _local("t32-small6", 384, 6, 6),
-    _local("t32-tiny6-128", 192, 6, 3, image_size=128, decoder_layers=3),
+    _local("t32-tiny6-128", 192, 6, 3, image_size=128, decoder="conv"),
 )
 
 TOKENIZERS: dict[str, TokenizerConfig] = {config.name: config for config in _ALL}
