@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -59,6 +60,8 @@ class TokenizerRecipe(Strict):
         reseed_until: Share of the steps after which no code is moved any more.
         decoder_share: Share of the steps at the start that train the decoder alone; for a run that starts from a
             finished tokenizer, whose decoder was thrown away.
+        tokenizer_lr_ratio: Learning rate of the tokenizer relative to the decoder's. When the tokenizer joins, it
+            warms up anew: at full rate a decoder of a few hundred steps would undo what it knows.
     """
 
     tokenizer: str
@@ -73,6 +76,7 @@ class TokenizerRecipe(Strict):
     reseed_every: int
     reseed_until: float
     decoder_share: float = 0.0
+    tokenizer_lr_ratio: float = 1.0
     validate_every: int
     train: list[ImageFolder]
     val: list[ImageFolder]
@@ -116,6 +120,12 @@ def reconstruction_loss(output: Tensor, target: Tensor, weights: LossWeights) ->
     }
 
 
+def warm_cosine_lr(step: int, steps: int, optim: OptimConfig, *, first_step: int) -> float:
+    """Cosine over the whole run, with a linear warm-up from the step at which a group of weights joins."""
+    whole = cosine_lr(step, steps, peak=optim.lr, warmup=0, min_ratio=optim.min_lr_ratio)
+    return whole * min(1.0, max(0, step - first_step + 1) / max(1, optim.warmup_steps))
+
+
 class TokenizerTrainer:
     """Holds the state of a run between steps."""
 
@@ -128,9 +138,8 @@ class TokenizerTrainer:
         seed_everything(recipe.seed)
         model = Autoencoder(recipe.tokenizer)
         optim = recipe.optim
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay
-        )
+        groups = [{"params": part.parameters()} for part in (model.decoder, model.tokenizer)]
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
         self.module = model
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.average = deepcopy(model).requires_grad_(False)
@@ -201,11 +210,13 @@ class TokenizerTrainer:
     def train_step(self) -> dict[str, Tensor]:
         """One optimiser step; returns the loss terms."""
         recipe, optim = self.recipe, self.recipe.optim
-        lr = cosine_lr(self.step, recipe.steps, peak=optim.lr, warmup=optim.warmup_steps, min_ratio=optim.min_lr_ratio)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        joined = math.ceil(recipe.decoder_share * recipe.steps)
+        for group, first, ratio in zip(
+            self.optimizer.param_groups, (0, joined), (1.0, recipe.tokenizer_lr_ratio), strict=True
+        ):
+            group["lr"] = ratio * warm_cosine_lr(self.step, recipe.steps, optim, first_step=first)
         quantize = self.step >= recipe.continuous_share * recipe.steps
-        self.module.tokenizer.requires_grad_(self.step >= recipe.decoder_share * recipe.steps)
+        self.module.tokenizer.requires_grad_(self.step >= joined)
         x = self.batch()
         out = self.model(x.expand(-1, 3, -1, -1), quantize=quantize)
         terms = reconstruction_loss(out["image"].float().mean(1, keepdim=True), x, recipe.loss)
@@ -217,7 +228,7 @@ class TokenizerTrainer:
         self.optimizer.step()
         self._count_codes(out, quantize)
         self._average(optim.ema)
-        return {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, "lr": torch.tensor(lr)}
+        return {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, "lr": torch.tensor(self.optimizer.param_groups[0]["lr"])}
 
     def _count_codes(self, out: dict[str, Tensor], quantize: bool) -> None:
         if not quantize:
