@@ -27,6 +27,7 @@ class TargetConfig(Strict):
         sharpen_gain: Change of the gain per unit of g_0.
         full_at: g_0 from which on the tone is that of full contrast. Below 1, because the network reads the strength
             from the tokens with some error and would otherwise fall short at 1.
+        full_gain: Contrast of the full tone; 1 is that of the centred sum.
         smooth_gain: Gradient reduction in flat areas at g_1 = 1; it grows with g_1², so that the default stays gentle.
         flat_threshold: Mean |Sobel_x| + |Sobel_y| (images in [0, 1]) below which an area counts as flat.
         flat_softness: Width of the transition around the threshold.
@@ -39,6 +40,7 @@ class TargetConfig(Strict):
     gradient_gain: float = 1.0
     sharpen_gain: float = 0.25
     full_at: float = 1.0
+    full_gain: float = 1.0
     smooth_gain: float = 0.08
     flat_threshold: float = 0.12
     flat_softness: float = 0.03
@@ -61,9 +63,10 @@ def _box(x: Tensor, size: int) -> Tensor:
     return F.avg_pool2d(x, (1, size), stride=1)
 
 
-def centred_sum(a: Tensor, b: Tensor) -> Tensor:
-    """A + B - mean of both: full contrast of both sources, not clipped."""
-    return a + b - 0.5 * (a + b).mean(dim=(2, 3), keepdim=True)
+def centred_sum(a: Tensor, b: Tensor, gain: float = 1.0) -> Tensor:
+    """A + B - mean of both: full contrast of both sources (times ``gain``), not clipped."""
+    centre = (a + b).mean(dim=(2, 3), keepdim=True)
+    return gain * (a + b - centre) + 0.5 * centre
 
 
 def natural_tone(a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -82,7 +85,7 @@ def strongest_gradient(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig) -> Target:
     """The target of a pair at strength ``edit`` (N, 2): sharpen, smooth."""
     gx, gy = strongest_gradient(a, b)
-    full = compress(centred_sum(a, b), config.knee)
+    full = compress(centred_sum(a, b, config.full_gain), config.knee)
     if not config.conditioned:
         return Target(full, config.gradient_gain * gx, config.gradient_gain * gy)
     sharpen, smooth = edit[:, :2, None, None].split(1, dim=1)  # (N, 1, 1, 1) each

@@ -38,11 +38,12 @@ def tiny_tokenizer():
 
 
 def train_tokenizer(data, out, *extra):
-    tokenizer.run(Namespace(recipe="t32-tiny6-128", data=data, out=out, set=[*TOKENIZER_SET, *extra]))
+    options = {"recipe": "t32-tiny6-128", "data": data, "out": out, "start_from": None, "devices": 1}
+    tokenizer.run(Namespace(**options, set=[*TOKENIZER_SET, *extra]))
 
 
 def train_fusion(data, folder, out, *extra):
-    args = {"tokenizer": folder / "tokenizer", "slots": folder / "slots.json", "out": out, "start_from": None}
+    args = {"tokenizer": folder / "tokenizer", "slots": folder / "slots.json", "out": out, "start_from": None, "devices": 1}
     titok_ste.run(Namespace(recipe="titok-ste-lite", data=data, set=[*FUSION_SET, *extra], **args))
 
 
@@ -89,8 +90,8 @@ def cut_after_checkpoint(patch, trainer, step):
     """Ends a run right after it wrote its checkpoint of a step."""
     write = trainer.checkpoint
 
-    def write_and_cut(self, seconds):
-        write(self, seconds)
+    def write_and_cut(self, seconds, **options):
+        write(self, seconds, **options)
         if self.step == step:
             raise PowerCutError
 
@@ -162,7 +163,7 @@ def test_slots_of_another_tokenizer_are_refused(data_root, chain, tmp_path):
     (tmp_path / "slots.json").write_text(json.dumps(slots))
     args = Namespace(
         recipe="titok-ste-lite", data=data_root, tokenizer=chain / "tokenizer", slots=tmp_path / "slots.json",
-        out=tmp_path / "f", set=FUSION_SET, start_from=None,
+        out=tmp_path / "f", set=FUSION_SET, start_from=None, devices=1,
     )  # fmt: skip
     with pytest.raises(ValueError, match="probe that tokenizer"):
         titok_ste.run(args)
@@ -219,7 +220,7 @@ def test_a_fusion_run_is_no_tokenizer(chain):
 
 
 def test_a_run_can_start_from_another_and_the_card_names_both(data_root, chain, tmp_path):
-    args = {"tokenizer": chain / "tokenizer", "slots": chain / "slots.json", "out": tmp_path / "tuned"}
+    args = {"tokenizer": chain / "tokenizer", "slots": chain / "slots.json", "out": tmp_path / "tuned", "devices": 1}
     settings = [*FUSION_SET, "schedule.stage1_epochs=0", "schedule.stage2_epochs=1", "schedule.lr=1e-9"]
     start = chain / "fusion"
     titok_ste.run(Namespace(recipe="titok-ste-lite", data=data_root, set=settings, start_from=start, **args))
