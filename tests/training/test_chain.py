@@ -27,6 +27,9 @@ FUSION_SET = [
 ]  # fmt: skip
 
 
+STORAGE = {"storage": "float16", "checkpoint": "last"}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def tiny_tokenizer():
     tiny = tokenizer_config.TokenizerConfig(
@@ -43,7 +46,8 @@ def train_tokenizer(data, out, *extra):
 
 
 def train_fusion(data, folder, out, *extra):
-    args = {"tokenizer": folder / "tokenizer", "slots": folder / "slots.json", "out": out, "start_from": None, "devices": 1}
+    args = {"tokenizer": folder / "tokenizer", "slots": folder / "slots.json", "out": out}
+    args |= {"start_from": None, "devices": 1}
     titok_ste.run(Namespace(recipe="titok-ste-lite", data=data, set=[*FUSION_SET, *extra], **args))
 
 
@@ -64,7 +68,9 @@ def chain(data_root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(chain):
     out = chain / "bundle"
-    export.run(Namespace(tokenizer=chain / "tokenizer", run=chain / "fusion", card="titok-ste-lite", out=out))
+    export.run(
+        Namespace(tokenizer=chain / "tokenizer", run=chain / "fusion", card="titok-ste-lite", out=out, **STORAGE)
+    )
     return out
 
 
@@ -206,7 +212,7 @@ def test_a_bundle_stands_in_for_the_tokenizer_run(chain, bundle):
     from_bundle = tokenizer.load_tokenizer(bundle)
     assert from_bundle.tokenizer_id == from_run.tokenizer_id
     again = chain / "again"
-    export.run(Namespace(tokenizer=bundle, run=chain / "fusion", card="titok-ste-lite", out=again))
+    export.run(Namespace(tokenizer=bundle, run=chain / "fusion", card="titok-ste-lite", out=again, **STORAGE))
     cards = [json.loads((folder / "card.json").read_text()) for folder in (bundle, again)]
     assert cards[0]["training"] == cards[1]["training"]
     assert cards[0]["files"]["tokenizer.safetensors"] == cards[1]["files"]["tokenizer.safetensors"]
@@ -229,7 +235,9 @@ def test_a_run_can_start_from_another_and_the_card_names_both(data_root, chain, 
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
     export.run(
-        Namespace(tokenizer=chain / "tokenizer", run=tmp_path / "tuned", card="titok-ste-lite", out=tmp_path / "b")
+        Namespace(
+            tokenizer=chain / "tokenizer", run=tmp_path / "tuned", card="titok-ste-lite", out=tmp_path / "b", **STORAGE
+        )
     )
     card = ModelCard.model_validate_json((tmp_path / "b" / "card.json").read_text())
     assert [run.steps for run in card.training.runs] == [6, 6, 2]
