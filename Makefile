@@ -13,7 +13,7 @@ RUNS ?= runs
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench evaluate train-demo train-lite clean
+.PHONY: help serve test lint format bench evaluate train-demo serve-demo train-lite clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,9 +59,13 @@ evaluate: $(VENV)/.dev ## metrics of the lite model and of five baselines on DAT
 	@$(VENV)/bin/python -m training evaluate --bundle weights/titok-ste-lite --data $(DATA)/ivf/val \
 	  --a visible --b infrared --baselines --strength-study --out out/evaluate
 
-train-demo: $(VENV)/.dev ## a few minutes through the whole training chain on DATA, into RUNS/demo
-	@test -n "$(DATA)" || { echo "give the data root: make train-demo DATA=FOLDER (docs/training.md has its layout)"; exit 1; }
-	@OUT=$(RUNS)/demo DATA=$(DATA) PYTHON=$(VENV)/bin/python DEMO=1 bash training/lite.sh
+train-demo: $(VENV)/.dev ## the whole training chain in about three minutes, on pairs that it draws, into RUNS/demo
+	@$(VENV)/bin/python -m training demo --out $(RUNS)/demo
+
+serve-demo: $(VENV)/.dev ## serve what train-demo made on http://HOST:PORT
+	@test -d $(RUNS)/demo/bundle || { echo "train it first: make train-demo"; exit 1; }
+	@echo "starting pairfuse with $(RUNS)/demo/bundle on http://$(HOST):$(PORT) (documentation at /docs)"
+	@PAIRFUSE_WEIGHTS=$(RUNS)/demo/bundle exec $(VENV)/bin/pairfuse serve --host $(HOST) --port $(PORT)
 
 train-lite: $(VENV)/.dev ## the recipe of the released lite model on DATA, into RUNS/lite (about an hour on two cores)
 	@test -n "$(DATA)" || { echo "give the data root: make train-lite DATA=FOLDER (docs/training.md has its layout)"; exit 1; }

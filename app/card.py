@@ -118,7 +118,10 @@ class SlotStudy(_Strict):
 
 
 class Evaluation(_Strict):
-    """Metrics of this model and the baselines on one validation set, as the evaluate command wrote them."""
+    """Metrics of this model and the baselines on one validation set, as the evaluate command wrote them.
+
+    ``intervals`` holds the 95 % bootstrap interval of this model's mean, ``[model][metric]``, low and high.
+    """
 
     dataset: str
     pairs: int
@@ -126,6 +129,7 @@ class Evaluation(_Strict):
     ranked_by: list[str]
     mean_rank: dict[str, float]
     metrics: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, tuple[float, float]]] | None = None
     strength: list[SlotStudy] = []
 
 

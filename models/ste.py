@@ -14,7 +14,22 @@ from torch import Tensor, nn
 
 _TINY = 1e-12
 _REQUIRED = ("tokenizer_id", "sha256", "K", "C", "positions", "channels", "names")
-_EVIDENCE = ("per_slot_frequency", "per_group_stability", "score_curve", "slot_effects", "seed")
+_EVIDENCE = (
+    "method",
+    "budget",
+    "per_slot_frequency",
+    "per_group_stability",
+    "per_group_score",
+    "score_curve",
+    "slot_effects",
+    "joint_effect",
+    "agreement",
+    "per_modality",
+    "seed",
+    "seeds",
+    "settings",
+)
+"""What a slot file may tell about the probe; all optional."""
 
 
 def channels_per_slot(channels: Sequence[int] | Sequence[Sequence[int]], num_slots: int) -> tuple[tuple[int, ...], ...]:
@@ -89,8 +104,8 @@ class SlotSpec:
         """Build from the parsed JSON of a slot file.
 
         Args:
-            data: Keys ``tokenizer_id, sha256, K, C, positions, channels, names`` and, optionally,
-                ``per_slot_frequency, per_group_stability, score_curve, slot_effects, seed``.
+            data: Keys ``tokenizer_id, sha256, K, C, positions, channels, names`` and, optionally, the probe's evidence:
+                ``per_slot_frequency, per_group_stability, score_curve, slot_effects, seed`` and others.
 
         Raises:
             ValueError: A key is missing or unknown, or a value does not fit the others.

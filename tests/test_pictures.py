@@ -28,7 +28,7 @@ def scene() -> Iterator[Modules]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(PICTURES))
         yield import_module("scene"), import_module("street")
-        for name in ("scene", "street", "canvas"):
+        for name in ("scene", "street"):
             del sys.modules[name]
 
 
@@ -39,9 +39,10 @@ def committed(name: str) -> tuple[str, NDArray[np.uint8]]:
 
 def around(pixels: NDArray[np.uint8], person: Any, scene: ModuleType) -> tuple[float, list[float]]:
     """Mean level of somebody's coat, and of a strip on each side of them."""
-    scale = scene.FOCAL / person.z
-    u = scene.CENTRE + scale * person.x
-    v = scene.HORIZON + scale * (scene.EYE - 1.2 * person.tall)
+    camera = scene.CAMERA
+    scale = camera.focal / person.z
+    u = camera.centre + scale * person.x
+    v = camera.horizon + scale * (camera.eye - 1.2 * person.tall)
     grey = pixels.astype(float) if pixels.ndim == 2 else pixels @ np.array([0.299, 0.587, 0.114])
     rows = slice(round(v - 0.12 * scale), round(v + 0.12 * scale))
     coat = grey[rows, round(u - 0.1 * scale) : round(u + 0.1 * scale)]

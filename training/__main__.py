@@ -20,6 +20,9 @@ COMMANDS = {
     "probe": ("training.probe", "find the editable token slots of a tokenizer"),
     "export": ("training.export", "write a bundle: ONNX graphs, weights and card"),
     "evaluate": ("training.evaluation.command", "metrics of bundles and baselines on a folder of pairs"),
+    "demo": ("training.demo", "the whole chain on drawn pairs, to see in minutes that it works"),
+    "draw": ("training.drawn.command", "draw a data root of street pairs, to try the training with"),
+    "check-data": ("training.data.check", "check the pairs of a recipe: names, sizes, counts, shared cases"),
     "macs": ("training.macs", "count multiply-adds per pixel and per image"),
 }
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from training.data.images import DataError
+from training.data.layouts import LAYOUTS
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Arithmetic of a run, in Lightning Fabric's words; ``16-mixed`` scales the loss and unscales before clipping."""
@@ -42,11 +53,110 @@ class ImageFolder(Strict):
     weight: float = 1.0
 
 
-class PairFolder(Strict):
-    """Two folders of aligned images under the same names, relative to the data root."""
+class CaseSplit(Strict):
+    """Which cases (patients) of a folder count: neighbouring slices of one case are nearly the same image.
 
-    a: str
-    b: str
+    ``part`` asks for one side of a split by case, given by ``val_cases`` or drawn by ``fraction`` and ``seed``. The
+    draw looks at nothing but the seed and the case, so a case falls on one side in every folder of every recipe.
+
+    Attributes:
+        part: The side that the entry takes.
+        val_cases: The cases of the val side; all others are on the train side.
+        fraction: Share of the cases on the train side, in (0, 1).
+        seed: Another seed draws another split.
+        exclude_cases_of: Leave out every case that occurs in these folders, relative to the data root.
+        pattern: Regular expression whose one group is the case in a file's name without suffix. By default the name
+            is a case number and a slice number of three digits: ``25018`` is slice 18 of case 25.
+    """
+
+    part: Literal["train", "val"] | None = None
+    val_cases: tuple[str, ...] = ()
+    fraction: float | None = Field(default=None, gt=0, lt=1)
+    seed: int = 0
+    exclude_cases_of: tuple[str, ...] = ()
+    pattern: str = r"(\d+)\d{3}"
+
+    @field_validator("val_cases", "exclude_cases_of", mode="before")
+    @classmethod
+    def _as_words(cls, value: Any) -> Any:
+        """One value stands for a list of one, and YAML reads a case number as a number."""
+        values = value if isinstance(value, (list, tuple)) else [value]
+        return [str(item) if isinstance(item, int) else item for item in values]
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_one_group(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from error
+        if groups != 1:
+            raise ValueError(f"{value!r} must have one group in brackets, the case; it has {groups}")
+        return value
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        ways = bool(self.val_cases) + (self.fraction is not None)
+        if self.part is not None and ways != 1:
+            raise ValueError("a part needs either `val_cases` or `fraction`")
+        if self.part is None and (ways or not self.exclude_cases_of):
+            raise ValueError("give `part: train` or `part: val`, or `exclude_cases_of`")
+        return self
+
+
+class PairFolder(Strict):
+    """Aligned pairs on disk: two folders with the same names, or a published data set by its name.
+
+    ``{a: ivf/train/visible, b: ivf/train/infrared}`` or ``{layout: msrs, root: MSRS, split: train}``. What follows is
+    applied in this order: ``names``, the count against ``expect``, ``cases``, ``limit``.
+
+    Attributes:
+        a: Folder of the first images (visible; MRI), relative to the data root.
+        b: Folder of the second images (infrared; CT, PET, SPECT).
+        layout: A name in ``training/data/layouts.py``; finds both folders below ``root``.
+        root: Folder of the data set, relative to the data root.
+        split: One of the layout's splits.
+        names: Text file with one file name a line: only these pairs. Relative to the data root.
+        expect: How many pairs there must be, or ``any``. By default the layout's own count; two plain folders may
+            hold any number.
+        cases: Split by case, for medical slices.
+        limit: Only the first pairs by name.
+    """
+
+    a: str | None = None
+    b: str | None = None
+    layout: str | None = None
+    root: str = "."
+    split: str | None = None
+    names: str | None = None
+    expect: int | Literal["any"] | None = None
+    cases: CaseSplit | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if (self.a is None) == (self.layout is None) or (self.a is None) != (self.b is None):
+            raise ValueError("give `a` and `b`, or `layout` and `split`")
+        if self.layout is None:
+            if self.split is not None or self.root != ".":
+                raise ValueError("`root` and `split` belong to `layout`; `a` and `b` are whole paths")
+            return self
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"no layout {self.layout!r}; known: {', '.join(LAYOUTS)}")
+        splits = LAYOUTS[self.layout].splits
+        if self.split not in splits:
+            raise ValueError(f"{self.layout} has no split {self.split!r}; known: {', '.join(splits)}")
+        if splits[self.split].listed and self.names is None:
+            raise ValueError(
+                f"the paper does not publish the list of {self.layout}, split {self.split}: give `names: FILE` with "
+                f"one name a line, or take another split of {', '.join(splits)}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_was_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # keeps the records of plain folders short, and those of earlier runs valid
+        return {name: value for name, value in handler(self).items() if name in self.model_fields_set}
 
 
 class OptimConfig(Strict):

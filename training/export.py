@@ -27,7 +27,7 @@ from training.macs import count_macs
 from training.record import run_records
 from training.run import CHECKPOINT, load_checkpoint
 from training.titok_ste import load_trained
-from training.tokenizer import load_tokenizer
+from training.tokenizer_files import load_tokenizer
 
 OPSET = 18
 PARITY_LIMIT = 1e-4

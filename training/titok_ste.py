@@ -26,7 +26,7 @@ from training.run import CHECKPOINT, cosine_lr, load_checkpoint
 from training.titok_ste_loss import stage_one_loss, stage_two_loss
 from training.titok_ste_recipe import FusionRecipe, Schedule, StrengthDraw
 from training.titok_ste_validation import validate
-from training.tokenizer import load_tokenizer
+from training.tokenizer_files import load_tokenizer
 from training.trainer import Trainer, finite
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Mapping
 from copy import deepcopy
@@ -11,22 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.tokenizer import TOKENIZERS, ConvDecoder, TokenDecoder, Tokenizer
+from models.tokenizer import TOKENIZERS, Tokenizer, build_decoder
 from training.config import ImageFolder, OptimConfig, Recipe, Strict, load_recipe
 from training.data.images import DataError
 from training.data.squares import SquareImages, random_resized_crop
 from training.data.tone import ToneConfig, augment_tone
 from training.losses import sobel, ssim_loss
 from training.record import run_records
-from training.run import CHECKPOINT, cosine_lr, load_checkpoint
+from training.run import cosine_lr
+from training.tokenizer_files import load_tokenizer
 from training.trainer import Trainer, finite
-
-BUNDLED = "tokenizer.safetensors"
-"""File of a bundle that holds the tokenizer's weights."""
 
 
 class LossWeights(Strict):
@@ -78,8 +74,7 @@ class Autoencoder(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.tokenizer = Tokenizer(TOKENIZERS[name])
-        config = TOKENIZERS[name]
-        self.decoder = ConvDecoder(config) if config.decoder == "conv" else TokenDecoder(config)
+        self.decoder = build_decoder(TOKENIZERS[name])
 
     def forward(self, square: Tensor, *, quantize: bool) -> dict[str, Tensor]:
         """Reconstruct (N, 3, S, S); without ``quantize`` the tokens are only normalised."""
@@ -238,40 +233,6 @@ class TokenizerTrainer(Trainer):
         show = torch.linspace(0, len(x) - 1, 12).long()
         rows = torch.cat([torch.cat(list(x[show, 0]), dim=1), torch.cat(list(y[show, 0]), dim=1)])
         return values, {"val/reconstruction": rows}
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """A trained tokenizer in eval mode.
-
-    Args:
-        folder: A run folder (the averaged weights are taken), or a released bundle.
-
-    Raises:
-        DataError: The folder holds neither.
-    """
-    if (folder / BUNDLED).is_file():
-        name = json.loads((folder / "slots.json").read_text())["tokenizer_id"].partition(":")[0]
-        tokenizer = Tokenizer(TOKENIZERS[name])
-        tokenizer.load_published(load_file(folder / BUNDLED))
-        return tokenizer.eval().requires_grad_(False)
-    state = load_checkpoint(folder / CHECKPOINT)
-    if state.get("kind") != "tokenizer":
-        raise DataError(f"{folder} is a {state.get('kind')} run: give the folder of a tokenizer run, or of a bundle")
-    model = Autoencoder(state["name"])
-    model.load_state_dict(state["average"])
-    return round_to_half(model.tokenizer).eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def round_to_half(tokenizer: Tokenizer) -> Tokenizer:
-    """Round the weights to what float16 can hold, in place; they stay float32.
-
-    A tokenizer is known by the checksum of its weights. Rounded here, before anything is trained on it, it keeps that
-    identity when a bundle stores it in half the space.
-    """
-    for weight in tokenizer.parameters():
-        weight.copy_(weight.half().float())
-    return tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ class TokenizerConfig:
         patch_size: Side of a patch; must divide ``image_size``.
         decoder_layers: Blocks of the pixel-head decoder used for training and diagnostics of local tokenizers.
         decoder: Which decoder a local tokenizer is trained with: ``vit`` (pixel head) or ``conv``.
+        pixel_width: Base channels of the MaskGIT-VQGAN pixel decoder behind the published models; 0 for all others.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TokenizerConfig:
     patch_size: int = 16
     decoder_layers: int = 0
     decoder: Literal["vit", "conv"] = "vit"
+    pixel_width: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -48,6 +50,10 @@ class TokenizerConfig:
     def num_patches(self) -> int:
         """Patch tokens per image."""
         return (self.image_size // self.patch_size) ** 2
+
+
+def _published(name: str, width: int, layers: int, heads: int, num_tokens: int) -> TokenizerConfig:
+    return TokenizerConfig(name, width, layers, heads, num_tokens=num_tokens, pixel_width=128)
 
 
 def _local(
@@ -73,9 +79,9 @@ def _local(
 
 
 _ALL = (
-    TokenizerConfig("titok-l32", 1024, 24, 16, num_tokens=32),
-    TokenizerConfig("titok-b64", 768, 12, 12, num_tokens=64),
-    TokenizerConfig("titok-s128", 512, 8, 8, num_tokens=128),
+    _published("titok-l32", 1024, 24, 16, 32),
+    _published("titok-b64", 768, 12, 12, 64),
+    _published("titok-s128", 512, 8, 8, 128),
     _local("t32-tiny6", 192, 6, 3),
     _local("t32-tiny12", 192, 12, 3),
     _local("t32-256", 256, 8, 4),

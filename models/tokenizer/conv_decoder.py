@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.tokenizer.config import TokenizerConfig
+from models.tokenizer.decoder import TokenDecoder
 
 _LEVELS = (128, 96, 64, 48)
 """Channels at 1/16, 1/8, 1/4 and 1/2 of the image's side."""
@@ -51,3 +52,8 @@ class ConvDecoder(nn.Module):
             y = level(F.interpolate(y, scale_factor=2.0, mode="nearest"))
         grey = 0.5 + F.pixel_shuffle(self.out(y), 2)  # (N, 1, S, S): starts at mid-grey
         return grey.expand(-1, 3, -1, -1)
+
+
+def build_decoder(config: TokenizerConfig) -> ConvDecoder | TokenDecoder:
+    """The decoder that a local tokenizer is trained with."""
+    return ConvDecoder(config) if config.decoder == "conv" else TokenDecoder(config)

@@ -12,8 +12,8 @@ from models.tokenizer.transformer import Block
 def legacy_reshape(x: Tensor) -> Tensor:
     """Reinterpret (N, K, W) as (N, W, K) in memory order, without a transpose.
 
-    The 4096-code TiTok models were trained with this. Output position k then reads, from every transformer
-    token, the features d with (W K-strided) index ``t W + d = w K + k``; a transpose gives garbage codes.
+    The 4096-code TiTok models were trained with this; a transpose loads just as well and gives garbage codes.
+    Channel w of output position k is feature d of transformer token t, where ``t W + d = w K + k``.
     """
     N, K, W = x.shape
     return x.reshape(N, W, K)

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.tokenizer.checkpoint import matching_state
 from models.tokenizer.config import TokenizerConfig
 from models.tokenizer.encoder import TiTokEncoder
 from models.tokenizer.quantizer import VectorQuantizer
 
 ZSource = Literal["quantized", "pre_norm"]
+
+TOKEN_MODULES = ("latent_tokens", "encoder", "quantize")
+"""First parts of the names of all weights between an image and its tokens."""
 
 
 class Tokenizer(nn.Module):
@@ -44,7 +48,7 @@ class Tokenizer(nn.Module):
         """Resize the whole frame to the square input and repeat it to three channels.
 
         Args:
-            image: (N, 1, H, W) in [0, 1].
+            image: (N, 1, H, W) in [0, 1]; RGB, (N, 3, H, W), is left as it is.
 
         Returns:
             (N, 3, S, S) in [0, 1].
@@ -64,15 +68,21 @@ class Tokenizer(nn.Module):
             return F.normalize(z.float(), dim=-1)
         return self.quantize.lookup(self.quantize.nearest(z))
 
+    def indices(self, image: Tensor) -> Tensor:
+        """Code numbers of images of any size: (N, 1 or 3, H, W) in [0, 1] -> (N, K), int64."""
+        return self.quantize.nearest(self.tokens(self.prepare(image)))
+
     def forward(self, image: Tensor) -> Tensor:
         """Same as ``encode``."""
         return self.encode(image)
 
     @property
     def weights_sha256(self) -> str:
-        """Checksum over the names and float32 values of all weights."""
+        """Checksum over the names and float32 values of all weights that make tokens; decoders do not count."""
         digest = hashlib.sha256()
         for name, value in sorted(self.state_dict().items()):
+            if name.partition(".")[0] not in TOKEN_MODULES:
+                continue
             digest.update(name.encode())
             digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -83,7 +93,7 @@ class Tokenizer(nn.Module):
         return f"{self.config.name}:{self.weights_sha256[:16]}"
 
     def load_published(self, state: Mapping[str, Tensor]) -> None:
-        """Load the encoder side of a checkpoint in the published key layout; decoder keys are ignored.
+        """Load the encoder side of a checkpoint in the published key layout; decoder tensors are ignored.
 
         Args:
             state: Tensors by name, as in the published safetensors files.
@@ -91,16 +101,4 @@ class Tokenizer(nn.Module):
         Raises:
             ValueError: A needed tensor is missing or has another shape; the message names it.
         """
-        own = self.state_dict()
-        missing = sorted(own.keys() - state.keys())
-        if missing:
-            raise ValueError(
-                f"the checkpoint is not a {self.config.name}: it lacks {missing[:3]} ({len(missing)} tensors)"
-            )
-        for name, value in own.items():
-            if state[name].shape != value.shape:
-                raise ValueError(
-                    f"the checkpoint is not a {self.config.name}: {name} has shape {tuple(state[name].shape)}, "
-                    f"expected {tuple(value.shape)}"
-                )
-        self.load_state_dict({name: state[name] for name in own})
+        self.load_state_dict(matching_state(self, state, self.config.name))

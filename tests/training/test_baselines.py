@@ -1,12 +1,24 @@
 """The baselines on images whose fused result is known, and on validation images where these are at hand."""
 
+import importlib.util
 import os
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training.evaluation.baselines import BASELINES, average, centred_sum, dual_tree, laplacian, maximum
+from training.evaluation.baselines import (
+    BASELINES,
+    TASKS,
+    average,
+    baselines_for,
+    centred_sum,
+    dual_tree,
+    laplacian,
+    maximum,
+    mertens,
+)
 from training.evaluation.methods import evaluate_methods
 from training.evaluation.pairs import load_pairs
 
@@ -31,7 +43,7 @@ def test_pixel_rules():
 
 
 @pytest.mark.parametrize("shape", SIZES)
-@pytest.mark.parametrize("method", [laplacian, dual_tree])
+@pytest.mark.parametrize("method", [laplacian, dual_tree, mertens])
 def test_transforms_rebuild_an_image_fused_with_itself(method, shape):
     a = unit(1, shape)
     fused = method(a, a)
@@ -46,10 +58,44 @@ def test_transforms_keep_the_detail_of_the_sharper_image(method):
     np.testing.assert_allclose(method(a, b), a, atol=0.06)  # half of the low-pass contrast is lost
 
 
-@pytest.mark.parametrize("name", list(BASELINES))
+@pytest.mark.parametrize("name", list(baselines_for("exposure")))
 def test_order_of_the_images_does_not_matter(name):
     a, b = unit(1), unit(2)
-    np.testing.assert_allclose(BASELINES[name](a, b), BASELINES[name](b, a), atol=1e-9)
+    method = baselines_for("exposure")[name]
+    np.testing.assert_allclose(method(a, b), method(b, a), atol=1e-6)
+
+
+def test_exposure_pairs_have_one_baseline_more():
+    assert "mertens" not in BASELINES
+    assert baselines_for("general") == BASELINES
+    assert list(baselines_for("exposure")) == [*BASELINES, "mertens"]
+    baselines_for("general").clear()
+    assert BASELINES
+
+
+def test_an_unknown_task_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match="no baselines for 'holiday'; known: " + ", ".join(TASKS)):
+        baselines_for("holiday")
+
+
+@pytest.mark.parametrize(("package", "task", "name"), [("cv2", "exposure", "mertens"), ("dtcwt", "general", "dtcwt")])
+def test_a_missing_package_drops_only_its_baseline(monkeypatch, package, task, name):
+    there = baselines_for(task)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == package else find(wanted))
+    again = runpy.run_module("training.evaluation.baselines")
+    assert list(again["baselines_for"](task)) == [other for other in there if other != name]
+
+
+def test_mertens_takes_each_half_from_the_image_that_shows_it():
+    scene = 0.2 + 0.6 * unit(1, (64, 128))
+    left = np.arange(128) < 64
+    over, under = np.where(left, scene, 1.0).astype(np.float32), np.where(left, 0.0, scene).astype(np.float32)
+    fused = mertens(over, under)
+    assert fused.shape == scene.shape
+    inside = np.abs(np.arange(128) - 64) > 16
+    errors = [np.abs((image - scene)[:, inside]).mean() for image in (fused, average(over, under))]
+    assert errors[0] < 0.3 * errors[1]
 
 
 @pytest.mark.skipif(

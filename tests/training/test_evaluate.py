@@ -1,6 +1,5 @@
 """Evaluation from folders to reports and cards, with tiny graphs in place of trained ones."""
 
-import hashlib
 import json
 import math
 
@@ -9,19 +8,17 @@ import pytest
 from PIL import Image
 
 from app.card import Evaluation
+from tests.training.tiny_bundle import grey, make_bundle
 from training.data.images import DataError
 from training.evaluation import command
 from training.evaluation.baselines import BASELINES, average
 from training.evaluation.methods import FusedFolder, evaluate_methods, to_grey
-from training.evaluation.metrics import DEFAULT
+from training.evaluation.metrics import DEFAULT, METRICS, RANKED
 from training.evaluation.pairs import Pair, load_pairs
-from training.evaluation.report import contact_sheet
 from training.evaluation.runner import Bundle, write_evaluation
+from training.evaluation.selection import choose_metrics
+from training.evaluation.sheet import contact_sheet
 from training.evaluation.strength import Slot, study_markdown, study_strength
-
-
-def grey(seed, shape=(48, 60)):
-    return np.random.default_rng(seed).integers(20, 236, shape).astype(np.uint8)
 
 
 def pairs_of(count):
@@ -40,58 +37,6 @@ def data(tmp_path):
             (root / side).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(root / side / f"p{i}.{suffix if side == 'infrared' else 'png'}")
     return root
-
-
-MEAN = """<ir_version: 9, opset_import: ["": 18]>
-g (float[N,1,H,W] a, float[N,1,H,W] b) => (float[N,1,H,W] fused) <float half = {0.5}> {
-  sum = Add(a, b)
-  fused = Mul(sum, half)
-}"""
-# The mean plus g_sharpen · 0.2 times a high-pass; the code of a is read, but adds nothing.
-EDITED = """<ir_version: 9, opset_import: ["": 18]>
-g (float[N,1,H,W] a, float[N,1,H,W] b, float[N,1,1,1] code_a, float[N,2] edit) => (float[N,1,H,W] fused)
-<float half = {0.5}, float[2,1] gain = {0.2, 0.0}, int64[2] axes = {2, 3},
- float[1,1,3,3] kernel = {0.0, -0.125, 0.0, -0.125, 0.5, -0.125, 0.0, -0.125, 0.0}> {
-  sum = Add(a, b)
-  mean = Mul(sum, half)
-  high = Conv<pads = [1, 1, 1, 1]>(mean, kernel)
-  g = MatMul(edit, gain)
-  g4 = Unsqueeze(g, axes)
-  detail = Mul(high, g4)
-  zero = Sub(code_a, code_a)
-  detail0 = Add(detail, zero)
-  fused = Add(mean, detail0)
-}"""
-ENCODER = """<ir_version: 9, opset_import: ["": 18]>
-g (float[N,1,H,W] image) => (float[N,1,1,1] code) { code = GlobalAveragePool(image) }"""
-
-
-def make_bundle(folder, *, edit):
-    """A bundle whose graph returns the mean of both images, or with ``edit`` a sharpened one."""
-    parser = pytest.importorskip("onnx.parser")
-    pytest.importorskip("onnxruntime")
-    folder.mkdir(parents=True)
-    graphs = {"fusion.onnx": EDITED, "encoder.onnx": ENCODER} if edit else {"fusion.onnx": MEAN}
-    files = {}
-    for name, text in graphs.items():
-        content = parser.parse_model(text).SerializeToString()
-        (folder / name).write_bytes(content)
-        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    names = ["a", "b", "code_a", "edit"] if edit else ["a", "b"]
-    slots = [{"name": "sharpen", "default": 1.0, "max": 2.0}, {"name": "smooth", "default": 1.0, "max": 1.5}]
-    card = {
-        "name": folder.name,
-        "title": "Mittel über zwei Bilder",
-        "files": files,
-        "fusion": {"file": "fusion.onnx", "inputs": [{"name": name} for name in names]},
-        "encoder": {"file": "encoder.onnx"} if edit else None,
-        "edit_slots": slots if edit else [],
-        "size": {"min_side": 32, "max_pixels": 4096},
-        "evaluation": [],
-        "limits": [],
-    }
-    (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return folder
 
 
 def test_pairs_are_read_as_rounded_luminance(data):
@@ -244,7 +189,9 @@ def test_command_writes_reports_and_cards(tmp_path, data, capsys):
     assert list(content["methods"]) == [*BASELINES, "tiny", "noise"]
     assert list(content["metrics"]) == list(DEFAULT)
     assert (content["dataset"], content["size"], content["pairs"]) == ("set/val", "native", 2)
-    assert "| method |" in (out / "metrics.md").read_text()
+    assert "## Differences: tiny minus" in (out / "metrics.md").read_text()
+    assert list(content["differences"]) == ["tiny"]
+    assert (out / "report.html").read_text().count("<img ") == 2 * 6
     assert Image.open(out / "sheet.png").height == 48 + 16
     assert Image.open(out / "fused" / "centred-sum" / "p1.png").size == (60, 48)
     assert [s["slot"] for s in json.loads((out / "strength.json").read_text())["tiny"]] == [
@@ -253,10 +200,13 @@ def test_command_writes_reports_and_cards(tmp_path, data, capsys):
         "smooth",
     ]
     (entry,) = json.loads((bundle / "card.json").read_text())["evaluation"]
-    assert list(entry) == ["dataset", "pairs", "size", "ranked_by", "mean_rank", "metrics", "strength"]
+    assert list(entry) == ["dataset", "pairs", "size", "ranked_by", "mean_rank", "metrics", "intervals", "strength"]
     assert [study["slot"] for study in entry["strength"]] == ["all", "sharpen", "smooth"]
     assert set(entry["metrics"]) == set(entry["mean_rank"]) == {*BASELINES, "tiny"}
     assert 1.0 <= entry["mean_rank"]["tiny"] <= 6.0
+    assert list(entry["intervals"]) == ["tiny"]
+    low, high = entry["intervals"]["tiny"]["EN"]
+    assert low <= entry["metrics"]["tiny"]["EN"] <= high
     Evaluation.model_validate(entry)  # the service must be able to read the card
     assert command.main([*options, "--write-card"]) == 0
     (again,) = json.loads((bundle / "card.json").read_text())["evaluation"]
@@ -267,13 +217,20 @@ def test_command_writes_reports_and_cards(tmp_path, data, capsys):
     ("options", "message"),
     [
         ([], "nothing to evaluate"),
+        (["--baselines", "holiday"], "--baselines takes general"),
         (["--baselines", "--size", "large"], "--size must be"),
         (["--baselines", "--sheet", "2"], "need --out"),
         (["--baselines", "--write-card"], "needs --bundle"),
+        (["--baselines", "--controls"], "needs --bundle"),
         (["--fused", "theirs"], "NAME=FOLDER"),
         (["--baselines", "--metrics", "FOO"], "no metric FOO"),
+        (["--baselines", "--rank-by", "FOO"], "no metric FOO"),
         (["--baselines", "--a", "thermal"], "thermal"),
-        (["--baselines", "--size", "20"], "VIF needs sides"),
+        (["--baselines", "--size", "20"], "leave VIF out with --metrics"),
+        (["--baselines", "--reference", "ours"], "'ours' is none of the methods"),
+        (["--baselines", "--groups", "no.csv"], "cannot read no.csv"),
+        (["--baselines", "--jobs", "0"], "--jobs must be 1 or more"),
+        (["--baselines", "--limit", "-1"], "--limit must be 1 or more"),
     ],
 )
 def test_command_explains_what_is_wrong(data, capsys, options, message):
@@ -281,6 +238,61 @@ def test_command_explains_what_is_wrong(data, capsys, options, message):
     assert message in capsys.readouterr().err
 
 
+def test_results_that_cannot_be_written_cost_no_evaluation(data, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command.main(["--data", str(data), "--baselines", "--out", str(tmp_path / "file" / "out")]) == 1
+    said = capsys.readouterr()
+    assert "cannot write the results" in said.err
+    assert not said.out
+
+
 def test_ranks_use_only_metrics_that_were_measured(data, capsys):
     assert command.main(["--data", str(data), "--baselines", "--metrics", "SD", "clip", "--limit", "1"]) == 0
     assert "mean rank over SD." in capsys.readouterr().out
+
+
+def test_ranks_can_use_any_metrics_which_are_then_measured_once(data, tmp_path):
+    options = ["--data", str(data), "--baselines", "--metrics", "SD", "SD", "--rank-by", "clip", "SD"]
+    assert command.main([*options, "--out", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["ranked_by"] == ["clip", "SD"]
+    assert list(content["metrics"]) == ["SD", "clip"]
+    assert list(content["differences"]) == ["average"]
+    assert choose_metrics(["all"], None) == (tuple(METRICS), RANKED)
+
+
+def test_bundles_of_one_name_are_told_apart_by_folder(tmp_path, data, capsys):
+    paths = [tmp_path / run / "bundle" for run in ("one", "two")]
+    folders = [make_bundle(path, edit=path is paths[1], name="net") for path in paths]
+    options = ["--data", str(data), "--metrics", "EN", "SD", "--write-card", "--out", str(tmp_path / "out")]
+    assert command.main([*options, "--bundle", str(folders[0]), "--bundle", str(folders[1])]) == 0
+    differences = json.loads((tmp_path / "out" / "metrics.json").read_text())["differences"]
+    assert list(differences) == ["one/bundle", "two/bundle"]
+    there, back = differences["one/bundle"]["two/bundle"]["SD"], differences["two/bundle"]["one/bundle"]["SD"]
+    assert there["mean"] == pytest.approx(-back["mean"])
+    assert (there["better"], back["better"]) == (False, True)  # the second sharpens
+    for folder in folders:
+        (entry,) = json.loads((folder / "card.json").read_text())["evaluation"]
+        assert set(entry["metrics"]) == {*BASELINES, "net"}
+        assert set(entry["intervals"]) == {"net"}
+    assert command.main([*options, "--bundle", str(folders[0]), "--bundle", str(folders[0])]) == 1
+    assert "one folder twice" in capsys.readouterr().err
+
+
+def test_several_processes_measure_the_same(tmp_path):
+    pairs, methods = pairs_of(5), {"mean": average, "larger": np.maximum}
+    alone = evaluate_methods(pairs, methods, ["EN", "SSIM"])
+    assert evaluate_methods(pairs, methods, ["EN", "SSIM"], jobs=2) == alone
+    small = [Pair("tiny", grey(1, (20, 20)), grey(2, (20, 20)))]
+    with pytest.raises(DataError, match=r"mean on 'tiny'.*leave VIF out"):
+        evaluate_methods(small, methods, ["VIF"], jobs=2)
+
+
+def test_saved_images_of_two_methods_never_share_a_folder(tmp_path, data, capsys):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for i in range(2):
+        Image.fromarray(grey(50 + i)).save(theirs / f"p{i}.png")
+    options = ["--data", str(data), "--fused", f"a b={theirs}", "--fused", f"a, b={theirs}"]
+    assert command.main([*options, "--save-fused", "--out", str(tmp_path)]) == 1
+    assert "differ in more than signs" in capsys.readouterr().err

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config import PairFolder
-from training.data.images import DataError, match_pairs, read_luminance
+from training.data.folders import find_pairs
+from training.data.images import DataError, check_pairs, read_all
 
 
 class ImagePairs:
@@ -20,25 +21,29 @@ class ImagePairs:
     Attributes:
         pairs: (a, b) arrays of equal shape (H, W).
         names: File stem of each pair.
-        counts: Pairs per folder.
+        counts: Pairs per entry of the recipe, by its two folders.
+        megabytes: Memory that the images take, 1 MB = 10⁶ bytes.
 
     Raises:
-        DataError: Names do not match, a pair's sizes differ, or a file cannot be read.
+        DataError: The images are not what the recipe asks for, a file cannot be read, or all together exceed
+            ``max_cache_mb``.
     """
 
-    def __init__(self, root: Path, folders: Sequence[PairFolder]) -> None:
-        self.pairs: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
-        self.names: list[str] = []
+    def __init__(self, root: Path, folders: Sequence[PairFolder], *, max_cache_mb: float = 8000.0) -> None:
+        entries = [find_pairs(root, folder) for folder in folders]
+        files = [pair for entry in entries for pair in entry.files]
+        self.names = [path_a.stem for path_a, _ in files]
         self.counts: dict[str, int] = {}
-        for folder in folders:
-            matched = match_pairs(root / folder.a, root / folder.b)
-            for path_a, path_b in matched:
-                a, b = read_luminance(path_a), read_luminance(path_b)
-                if a.shape != b.shape:
-                    raise DataError(f"{path_a} is {a.shape} but {path_b} is {b.shape}: pairs must be aligned")
-                self.pairs.append((a, b))
-                self.names.append(path_a.stem)
-            self.counts[f"{folder.a} + {folder.b}"] = len(matched)
+        for entry in entries:
+            self.counts[entry.label] = self.counts.get(entry.label, 0) + len(entry.files)
+        self.megabytes = 2e-6 * sum(height * width for height, width in check_pairs(files))
+        if self.megabytes > max_cache_mb:
+            raise DataError(
+                f"{len(files)} pairs need {self.megabytes:.0f} MB of memory, the limit is {max_cache_mb:.0f} MB: "
+                "set `limit` in the recipe's folders, use smaller images, or raise `max_cache_mb`"
+            )
+        images = iter(read_all(list(chain.from_iterable(files))))
+        self.pairs = list(zip(images, images, strict=True))
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -88,11 +88,47 @@ def dual_tree(a: Real, b: Real, levels: int = 4) -> Array:
     return fused[:H, :W]
 
 
+def mertens(a: Real, b: Real) -> Array:
+    """Exposure fusion of Mertens, Kautz and Van Reeth (2007) as OpenCV has it: well-lit, sharp pixels win.
+
+    Both weights that grey images have, contrast and well-exposedness, count with exponent 1 as in the paper
+    (OpenCV leaves out the second unless told); they blend the images in a Laplacian pyramid.
+    """
+    cv2 = importlib.import_module("cv2")
+    merge = cv2.createMergeMertens(contrast_weight=1.0, saturation_weight=1.0, exposure_weight=1.0)
+    levels = [x.astype(np.float32) * 255.0 for x in (a, b)]  # it divides by 255, whatever the type
+    fused: Array = merge.process(levels).astype(np.float64)
+    return fused
+
+
 BASELINES: dict[str, Method] = {
     "average": average,
     "maximum": maximum,
     "laplacian": laplacian,
     "centred sum": centred_sum,
 }
+"""For any pair, by name."""
 if importlib.util.find_spec("dtcwt"):  # needs NumPy 1, so there is none for Python 3.13 and newer
     BASELINES["dtcwt"] = dual_tree
+
+EXPOSURE_BASELINES: dict[str, Method] = {}
+"""Only for an over- and an under-exposed image of one scene; empty without OpenCV."""
+if importlib.util.find_spec("cv2"):
+    EXPOSURE_BASELINES["mertens"] = mertens
+
+TASKS = ("general", "exposure")
+"""What ``baselines_for`` knows."""
+
+
+def baselines_for(task: str) -> dict[str, Method]:
+    """The baselines that are meant for a kind of image pair, by name; a new dictionary.
+
+    Args:
+        task: "general" for any pair; "exposure" for an over- and an under-exposed image: all, and Mertens.
+
+    Raises:
+        ValueError: The task is none of ``TASKS``.
+    """
+    if task not in TASKS:
+        raise ValueError(f"no baselines for {task!r}; known: {', '.join(TASKS)}")
+    return {**BASELINES, **EXPOSURE_BASELINES} if task == "exposure" else dict(BASELINES)

@@ -8,23 +8,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from training.data.images import DataError
 from training.evaluation.baselines import BASELINES
-from training.evaluation.methods import FusedFolder, Method, evaluate_methods
+from training.evaluation.controls import controls_of
+from training.evaluation.groups import read_groups
+from training.evaluation.markdown import means_table
+from training.evaluation.methods import evaluate_methods
 from training.evaluation.metrics import DEFAULT, METRICS, RANKED
-from training.evaluation.pairs import Grey, Pair, load_pairs
-from training.evaluation.report import (
-    Report,
-    card_entry,
-    contact_sheet,
-    to_markdown,
-    write_json,
-    write_report,
-)
+from training.evaluation.page import PairPictures
+from training.evaluation.pairs import Pair, load_pairs
+from training.evaluation.report import card_entry, write_json, write_report
 from training.evaluation.runner import Bundle, write_evaluation
+from training.evaluation.selection import (
+    BASELINE_KINDS,
+    GENERAL,
+    AnyMethod,
+    choose_baselines,
+    choose_methods,
+    choose_metrics,
+    choose_references,
+    name_bundles,
+    parse_size,
+)
+from training.evaluation.sheet import Keeper, contact_sheet
 from training.evaluation.strength import Slot, study_json, study_markdown, study_strength
+from training.evaluation.summary import Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--b", default="infrared", help="sub-folder of the second images (default: infrared)")
     data.add_argument("--size", default="native", help="native, or a side such as 256 to squash both images to")
     data.add_argument("--limit", type=int, metavar="N", help="only the first N pairs")
-    what = parser.add_argument_group("methods")
+    data.add_argument("--groups", type=Path, metavar="FILE.csv", help="columns name,group: mean ranks per group too")
+    _add_methods(parser.add_argument_group("methods"))
+    _add_results(parser.add_argument_group("results"))
+
+
+def _add_methods(what: argparse._ArgumentGroup) -> None:
     what.add_argument("--bundle", type=Path, action="append", default=[], metavar="FOLDER", help="repeatable")
     what.add_argument(
         "--fused",
@@ -44,16 +57,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FOLDER",
         help="images of another method, repeatable",
     )
-    what.add_argument("--baselines", action="store_true", help=f"add {', '.join(BASELINES)}")
-    out = parser.add_argument_group("results")
-    out.add_argument("--metrics", nargs="+", default=list(DEFAULT), metavar="NAME", help=f"of {', '.join(METRICS)}")
-    out.add_argument("--out", type=Path, metavar="FOLDER", help="write metrics.json and metrics.md here")
+    what.add_argument(
+        "--baselines",
+        nargs="?",
+        const=GENERAL,
+        metavar="KIND",
+        help=f"add {', '.join(BASELINES)}; KIND of pairs: {', '.join(BASELINE_KINDS)} (default: {GENERAL})",
+    )
+    what.add_argument(
+        "--controls",
+        action="store_true",
+        help="add each bundle at strength 0, with the tokens of another image, and with zeroed tokens",
+    )
+    what.add_argument(
+        "--reference", metavar="NAME", help="method to hold all others against (default: each bundle; pairs: the first)"
+    )
+
+
+def _add_results(out: argparse._ArgumentGroup) -> None:
+    out.add_argument(
+        "--metrics",
+        nargs="+",
+        default=list(DEFAULT),
+        metavar="NAME",
+        help=f"all, or some of {', '.join(METRICS)} (default: {' '.join(DEFAULT)})",
+    )
+    out.add_argument(
+        "--rank-by",
+        nargs="+",
+        metavar="NAME",
+        help=f"metrics that count for the mean rank (default: those measured of {' '.join(RANKED)})",
+    )
+    out.add_argument("--out", type=Path, metavar="FOLDER", help="write metrics.json, metrics.md and report.html here")
     out.add_argument("--label", help="name of the data set in the report (default: the folder's last two names)")
+    out.add_argument(
+        "--html-pairs", type=int, default=20, metavar="N", help="pairs with images in report.html (default: 20)"
+    )
     out.add_argument("--sheet", type=int, default=0, metavar="N", help="contact sheet of N pairs (needs --out)")
     out.add_argument("--save-fused", action="store_true", help="save every fused image as PNG (needs --out)")
     out.add_argument("--strength-study", action="store_true", help="study the bundles' edit strength (needs --out)")
     out.add_argument("--write-card", action="store_true", help="put the results into each bundle's card")
     out.add_argument("--threads", type=int, default=1, help="threads of onnxruntime (default: 1)")
+    out.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that compute metrics (default: 1)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,98 +107,96 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         DataError: An option, an image, a bundle or a fused image is wrong; the message says which.
     """
-    if (args.sheet or args.save_fused or args.strength_study) and args.out is None:
-        raise DataError("--sheet, --save-fused and --strength-study need --out FOLDER")
-    if args.write_card and not args.bundle:
-        raise DataError("--write-card needs --bundle")
-    side = _parse_size(args.size)
-    bundles = [Bundle(folder, threads=args.threads) for folder in args.bundle]
-    methods = _methods(bundles, args.fused, baselines=args.baselines or args.write_card)
-    pairs = load_pairs(args.data, args.a, args.b, size=side, limit=args.limit)
+    _check(args)
     try:
-        report = _evaluate(args, pairs, methods)
-        studies = _study_bundles(pairs, bundles, args.out) if args.strength_study else {}
+        _run(args)
+    except OSError as error:  # reading has its own messages; what is left is writing
+        raise DataError(f"cannot write the results: {error}") from error
     except ValueError as error:
         raise error if isinstance(error, DataError) else DataError(str(error)) from error
-    if args.write_card:
-        for bundle in bundles:
-            entry = card_entry(report, [bundle.name, *BASELINES])
-            study = {"strength": studies[bundle.name]} if bundle.name in studies else {}
-            write_evaluation(bundle.folder, {**entry, **study})
 
 
-def _evaluate(args: argparse.Namespace, pairs: Sequence[Pair], methods: Mapping[str, Method | FusedFolder]) -> Report:
-    """Measure, print the table and, with ``--out``, write the report and the images."""
-    keeper = _Keeper(pairs[: args.sheet], args.out if args.save_fused else None, len(pairs) * len(methods))
-    results = evaluate_methods(pairs, methods, args.metrics, on_fused=keeper)
-    size = args.size if args.size == "native" else f"{args.size}x{args.size}"
-    label = args.label or "/".join(args.data.resolve().parts[-2:])
-    ranked_by = tuple(name for name in RANKED if name in args.metrics) or tuple(args.metrics)
-    report = Report(label, size, results, ranked_by)
-    print(to_markdown(report), end="")
+def _check(args: argparse.Namespace) -> None:
+    if (args.sheet or args.save_fused or args.strength_study) and args.out is None:
+        raise DataError("--sheet, --save-fused and --strength-study need --out FOLDER")
+    if (args.write_card or args.controls) and not args.bundle:
+        raise DataError("--write-card and --controls: each needs --bundle")
+    for option, least in (("limit", 1), ("sheet", 0), ("html_pairs", 0), ("threads", 0), ("jobs", 1)):
+        value = getattr(args, option)
+        if value is not None and value < least:
+            raise DataError(f"--{option.replace('_', '-')} must be {least} or more, not {value}")
+
+
+def _run(args: argparse.Namespace) -> None:
+    metrics, ranked_by = choose_metrics(args.metrics, args.rank_by)
+    side = parse_size(args.size)
     if args.out is not None:
-        write_report(report, args.out)
+        args.out.mkdir(parents=True, exist_ok=True)  # now, so that a bad folder costs no evaluation
+    bundles = name_bundles([Bundle(folder, threads=args.threads) for folder in args.bundle])
+    kind = args.baselines or (GENERAL if args.write_card else None)
+    baselines = choose_baselines(kind) if kind else {}
+    methods = choose_methods(bundles, args.fused, baselines)
+    pairs = load_pairs(args.data, args.a, args.b, size=side, limit=args.limit)
+    models = _add_controls(methods, bundles, pairs) if args.controls else {}
+    references = choose_references(args.reference, bundles, list(methods), baselines)
+    groups = read_groups(args.groups, [pair.name for pair in pairs]) if args.groups else {}
+    keeper = Keeper(
+        methods,
+        pairs[: args.sheet],
+        thumbnails=args.out is not None and args.html_pairs > 0,
+        save_to=args.out / "fused" if args.save_fused else None,
+    )
+    results = evaluate_methods(pairs, methods, metrics, on_fused=keeper, jobs=args.jobs)
+    size = args.size if side is None else f"{side}x{side}"
+    label = args.label or "/".join(args.data.resolve().parts[-2:])
+    report = Report(label, size, results, ranked_by, references, groups, models)
+    print(means_table(report), end="")
+    if args.out is not None:
+        _write(args, report, pairs, keeper)
+    studies = _study_bundles(pairs, bundles, args.out) if args.strength_study else {}
+    if args.write_card:
+        _write_cards(report, bundles, list(baselines), studies)
+
+
+def _add_controls(
+    methods: dict[str, AnyMethod], bundles: Mapping[str, Bundle], pairs: Sequence[Pair]
+) -> dict[str, str]:
+    """Add the controls of every bundle to the methods; return the bundle's name by control."""
+    models: dict[str, str] = {}
+    for name, bundle in bundles.items():
+        controls = controls_of(name, bundle, pairs)
+        if taken := controls.keys() & methods.keys():
+            raise DataError(f"{min(taken)!r} is the name of a control: give that method another")
+        methods |= controls
+        models |= dict.fromkeys(controls, name)
+    if not models:
+        raise DataError("--controls needs a bundle with tokens or edit slots")
+    return models
+
+
+def _write(args: argparse.Namespace, report: Report, pairs: Sequence[Pair], keeper: Keeper) -> None:
+    write_report(report, args.out, PairPictures(pairs, keeper.thumbnails, args.html_pairs, (args.a, args.b)))
     if keeper.rows:
         contact_sheet(list(keeper.rows.values())).save(args.out / "sheet.png")
-    return report
+    print(f"\nwritten: {args.out / 'report.html'}, metrics.md, metrics.json")
 
 
-class _Keeper:
-    """Keeps the fused images of some pairs for a contact sheet, saves all if asked to, and shows progress."""
-
-    def __init__(self, sheet: Sequence[Pair], folder: Path | None, total: int) -> None:
-        self.rows: dict[str, dict[str, Grey]] = {p.name: {f"{p.name} a": p.a, "b": p.b} for p in sheet}
-        self._folder, self._total, self._done = folder, total, 0
-
-    def __call__(self, method: str, pair: Pair, fused: Grey) -> None:
-        if pair.name in self.rows:
-            self.rows[pair.name][method] = fused
-        if self._folder is not None:
-            path = self._folder / "fused" / method.replace(" ", "-") / f"{pair.name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(fused).save(path)
-        self._done += 1
-        if sys.stderr.isatty():
-            end = "\n" if self._done == self._total else ""
-            print(f"\r{self._done} / {self._total} images", end=end, file=sys.stderr, flush=True)
+def _write_cards(
+    report: Report, bundles: Mapping[str, Bundle], baselines: Sequence[str], studies: Mapping[str, Any]
+) -> None:
+    for name, bundle in bundles.items():
+        entry = card_entry(report, [name, *baselines], own=name, called=bundle.name)
+        study = {"strength": studies[name]} if name in studies else {}
+        write_evaluation(bundle.folder, {**entry, **study})
 
 
-def _parse_size(text: str) -> int | None:
-    if text == "native":
-        return None
-    if not text.isdecimal() or int(text) < 2:
-        raise DataError(f"--size must be native or a side in pixels, not {text!r}")
-    return int(text)
-
-
-def _methods(bundles: Sequence[Bundle], fused: Sequence[str], *, baselines: bool) -> dict[str, Method | FusedFolder]:
-    """All methods by name, baselines first.
-
-    Raises:
-        DataError: There is none, two share a name, or a ``NAME=FOLDER`` is malformed.
-    """
-    named: list[tuple[str, Method | FusedFolder]] = list(BASELINES.items()) if baselines else []
-    named += [(bundle.name, bundle) for bundle in bundles]
-    for text in fused:
-        name, _, folder = text.partition("=")
-        if not name or not folder or "/" in name:
-            raise DataError(f"--fused takes NAME=FOLDER, not {text!r}")
-        named.append((name, FusedFolder(Path(folder))))
-    methods = dict(named)
-    if not methods:
-        raise DataError("nothing to evaluate: give --bundle, --fused or --baselines")
-    if len(methods) < len(named):
-        raise DataError(f"method names must differ: {', '.join(name for name, _ in named)}")
-    return methods
-
-
-def _study_bundles(pairs: Sequence[Pair], bundles: Sequence[Bundle], out: Path) -> dict[str, Any]:
+def _study_bundles(pairs: Sequence[Pair], bundles: Mapping[str, Bundle], out: Path) -> dict[str, Any]:
     """Write strength.json and strength.md for all bundles that have edit slots; return the former by bundle."""
     found = {}
-    for bundle in bundles:
+    for name, bundle in bundles.items():
         slots = [Slot(str(s["name"]), float(s["default"]), float(s["max"])) for s in bundle.slots]
         if slots:
-            found[bundle.name] = study_strength(pairs, bundle.fuse, slots)
+            found[name] = study_strength(pairs, bundle.fuse, slots)
     if not found:
         raise DataError("--strength-study needs a bundle with edit slots")
     as_json = {name: study_json(studies) for name, studies in found.items()}

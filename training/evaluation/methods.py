@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from training.data.images import DataError, list_images
+from training.evaluation.measure import FusedPair, in_order, measure_pair
 from training.evaluation.metrics import DEFAULT, find_metrics
-from training.evaluation.metrics.common import check_triple
 from training.evaluation.pairs import Grey, Pair, read_grey
+from training.evaluation.results import Results
 
 Real = NDArray[np.floating[Any]]
 """A real image, (H, W)."""
@@ -24,6 +25,15 @@ Unit = NDArray[np.float32]
 
 Method = Callable[[Unit, Unit], Real]
 """Fuses two images (H, W) in [0, 1] into one of that shape; values outside [0, 1] get clipped."""
+
+
+@runtime_checkable
+class PairMethod(Protocol):
+    """A method that must know which pair it is given, not only both images."""
+
+    def fused(self, pair: Pair) -> Grey:
+        """The fused image of a pair, 8-bit luminance of the pair's shape."""
+        ...
 
 
 class FusedFolder:
@@ -40,7 +50,7 @@ class FusedFolder:
         self.folder = folder
         self._files = {path.stem: path for path in list_images(folder)}
 
-    def read(self, pair: Pair) -> Grey:
+    def fused(self, pair: Pair) -> Grey:
         """The fused image of a pair, 8-bit luminance of the pair's shape.
 
         Raises:
@@ -57,43 +67,6 @@ class FusedFolder:
 # Half the pixels of an average lie exactly between two levels, where the last bit of a float32 would decide
 # the rounding, and with it 0.2 bit of EN; levels are cut to this many decimals first so that a tie is a tie.
 _TIE_DECIMALS = 3
-
-
-@dataclass(frozen=True)
-class Results:
-    """Metric values of several methods on the same pairs.
-
-    Attributes:
-        metrics: Names of the metrics, in table order.
-        pairs: Names of the pairs.
-        values: ``values[method][metric]`` has one number per pair; NaN where the metric is not defined.
-    """
-
-    metrics: tuple[str, ...]
-    pairs: tuple[str, ...]
-    values: dict[str, dict[str, list[float]]]
-
-    def means(self) -> dict[str, dict[str, float]]:
-        """Mean over the pairs with a finite value, ``[method][metric]``; NaN if there is none."""
-        return {name: {m: _mean(v) for m, v in table.items()} for name, table in self.values.items()}
-
-    def deviations(self) -> dict[str, dict[str, float]]:
-        """Population standard deviation over the same pairs as ``means``."""
-        return {name: {m: _deviation(v) for m, v in table.items()} for name, table in self.values.items()}
-
-
-def _finite(values: Sequence[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)]
-
-
-def _mean(values: Sequence[float]) -> float:
-    finite = _finite(values)
-    return float(np.mean(finite)) if finite else math.nan
-
-
-def _deviation(values: Sequence[float]) -> float:
-    finite = _finite(values)
-    return float(np.std(finite)) if finite else math.nan
 
 
 def to_unit(image: Grey) -> Unit:
@@ -116,44 +89,59 @@ def to_grey(image: Real, shape: tuple[int, ...]) -> Grey:
     return grey
 
 
-def fuse_pair(method: Method | FusedFolder, pair: Pair) -> Grey:
+def fuse_pair(method: Method | PairMethod, pair: Pair) -> Grey:
     """The fused image of one pair as saved: 8-bit levels, (H, W)."""
-    if isinstance(method, FusedFolder):
-        return method.read(pair)
+    if isinstance(method, PairMethod):
+        return method.fused(pair)
     return to_grey(method(to_unit(pair.a), to_unit(pair.b)), pair.a.shape)
 
 
 def evaluate_methods(
     pairs: Sequence[Pair],
-    methods: Mapping[str, Method | FusedFolder],
+    methods: Mapping[str, Method | PairMethod],
     metrics: Sequence[str] = DEFAULT,
     *,
     on_fused: Callable[[str, Pair, Grey], None] | None = None,
+    jobs: int = 1,
 ) -> Results:
-    """Fuse every pair with every method and measure the fused images after rounding to 8 bit.
+    """Fuse every pair once with every method and measure the fused images after rounding to 8 bit.
+
+    Shows a progress bar on a terminal.
 
     Args:
         pairs: At least one pair.
-        methods: By name: a callable on two images (H, W) in [0, 1], or a folder of fused images.
+        methods: By name: a callable on two images (H, W) in [0, 1], or one that is asked for a pair.
         metrics: Names from the registry.
         on_fused: Called with method, pair and each fused image, for instance to keep it for a contact sheet.
+        jobs: Processes that measure; methods run in this one, so that each model is loaded once.
 
     Raises:
         ValueError: No pairs or methods, an unknown metric, or a method returned no valid image.
     """
     if not pairs or not methods:
         raise ValueError("evaluation needs at least one pair and one method")
-    chosen = find_metrics(metrics)
-    values: dict[str, dict[str, list[float]]] = {name: {m.name: [] for m in chosen} for name in methods}
-    for pair in pairs:
-        for name, method in methods.items():
-            try:
-                fused = fuse_pair(method, pair)
-                triple = check_triple(pair.a, pair.b, fused)
-                for metric in chosen:
-                    values[name][metric.name].append(metric.function(triple))
-            except ValueError as error:
-                raise DataError(f"{name} on {pair.name!r}: {error}") from error
-            if on_fused is not None:
-                on_fused(name, pair, fused)
-    return Results(tuple(m.name for m in chosen), tuple(pair.name for pair in pairs), values)
+    chosen = tuple(metric.name for metric in find_metrics(metrics))
+    values: dict[str, dict[str, list[float]]] = {name: {m: [] for m in chosen} for name in methods}
+    fused = (_fuse_with_all(pair, methods, on_fused) for pair in pairs)
+    measured = in_order(partial(measure_pair, chosen), fused, jobs)
+    for found in tqdm(measured, total=len(pairs), unit="pair", disable=None):
+        for name, numbers in found.items():
+            for metric, number in zip(chosen, numbers, strict=True):
+                values[name][metric].append(number)
+    return Results(chosen, tuple(pair.name for pair in pairs), values)
+
+
+def _fuse_with_all(
+    pair: Pair,
+    methods: Mapping[str, Method | PairMethod],
+    on_fused: Callable[[str, Pair, Grey], None] | None,
+) -> FusedPair:
+    images = {}
+    for name, method in methods.items():
+        try:
+            images[name] = fuse_pair(method, pair)
+        except ValueError as error:
+            raise DataError(f"{name} on {pair.name!r}: {error}") from error
+        if on_fused is not None:
+            on_fused(name, pair, images[name])
+    return FusedPair(pair, images)

@@ -1,103 +1,95 @@
-"""Write results: JSON with every value, a Markdown table, the card's entry, and a contact sheet of images."""
+"""Write a report: JSON with every value, Markdown, one HTML file, and the entry of a card."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageDraw
-
-from training.evaluation.methods import Results
-from training.evaluation.metrics import METRICS, RANKED
-from training.evaluation.pairs import Grey
+from training.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, Interval
+from training.evaluation.markdown import to_markdown
+from training.evaluation.metrics import METRICS
+from training.evaluation.page import PairPictures, to_html
 from training.evaluation.rank import mean_rank
+from training.evaluation.summary import RANK, Difference, Report, is_rising
 
-_LABEL_HEIGHT = 16
-
-
-@dataclass(frozen=True)
-class Report:
-    """Results with what a reader needs to know about them.
-
-    Attributes:
-        dataset: Label such as ivf/val.
-        size: "native" or "256x256".
-        results: The values.
-        ranked_by: Metrics that count for the mean rank.
-    """
-
-    dataset: str
-    size: str
-    results: Results
-    ranked_by: tuple[str, ...] = RANKED
-
-    def ranks(self) -> dict[str, float]:
-        """Mean rank of each method among all methods of the report."""
-        return mean_rank(self.results.means(), self.ranked_by)
+Json = dict[str, Any]
 
 
-def to_json(report: Report) -> dict[str, Any]:
+def to_json(report: Report) -> Json:
     """Everything as plain JSON values; a value that is not finite becomes null."""
-    results, ranks = report.results, report.ranks()
+    return {
+        "dataset": report.dataset,
+        "size": report.size,
+        "pairs": len(report.results.pairs),
+        "ranked_by": list(report.ranked_by),
+        "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
+        "metrics": {
+            m: {"better": "higher" if is_rising(m) else "lower", "text": METRICS[m].text}
+            for m in report.results.metrics
+        },
+        "controls": dict(report.controls),
+        "methods": _methods_json(report),
+        "differences": {
+            reference: {other: _differences_json(columns) for other, columns in others.items()}
+            for reference, others in report.differences.items()
+        },
+        "groups": {
+            name: {"pairs": group.pairs, "mean_rank": group.ranks} for name, group in report.group_ranks.items()
+        },
+    }
+
+
+def _methods_json(report: Report) -> Json:
+    results = report.results
     means, deviations = results.means(), results.deviations()
-    methods = {
+    return {
         name: {
-            "mean_rank": ranks[name],
+            "mean_rank": report.table[RANK][name],
+            "mean_rank_interval": _ends(report.intervals[RANK][name]),
             "mean": _nulls(means[name]),
             "std": _nulls(deviations[name]),
+            "interval": {metric: _ends(report.intervals[metric][name]) for metric in results.metrics},
             "per_pair": {
                 pair: _nulls({metric: values[metric][row] for metric in results.metrics})
                 for row, pair in enumerate(results.pairs)
             },
+            "per_pair_rank": dict(zip(results.pairs, report.pair_ranks[name], strict=True)),
         }
         for name, values in results.values.items()
     }
+
+
+def _differences_json(columns: Mapping[str, Difference]) -> Json:
     return {
-        "dataset": report.dataset,
-        "size": report.size,
-        "pairs": len(results.pairs),
-        "ranked_by": list(report.ranked_by),
-        "metrics": {m: {"better": _direction(m), "text": METRICS[m].text} for m in results.metrics},
-        "methods": methods,
+        ("mean_rank" if column == RANK else column): {
+            "mean": found.mean if math.isfinite(found.mean) else None,
+            "interval": _ends(found.interval),
+            "better": found.better,
+        }
+        for column, found in columns.items()
     }
 
 
-def to_markdown(report: Report) -> str:
-    """One table: a row per method, best mean rank first; the best value of each column is bold."""
-    ranks, means = report.ranks(), report.results.means()
-    columns: dict[str, dict[str, float]] = {"rank": ranks}
-    for metric in report.results.metrics:
-        columns[metric] = {method: table[metric] for method, table in means.items()}
-    cells = {name: _mark_best(values, _rising(name)) for name, values in columns.items()}
-    heads = [f"{name} {'↑' if _rising(name) else '↓'}" for name in columns]
-    lines = [
-        f"{report.dataset}, size {report.size}, {len(report.results.pairs)} pairs; "
-        f"rank: mean rank over {', '.join(report.ranked_by)}.",
-        "",
-        "| method | " + " | ".join(heads) + " |",
-        "|---|" + "---:|" * len(heads),
-    ]
-    for method in sorted(ranks, key=lambda name: ranks[name]):
-        lines.append(f"| {method} | " + " | ".join(column[method] for column in cells.values()) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def card_entry(report: Report, methods: Iterable[str]) -> dict[str, Any]:
+def card_entry(report: Report, methods: Iterable[str], *, own: str | None = None, called: str | None = None) -> Json:
     """The entry for a card's ``evaluation`` list, of some of the methods, ranked among these.
 
     A mean that is not defined is left out. Numbers are rounded to four decimals.
+
+    Args:
+        report: The results.
+        methods: Names of the methods.
+        own: The card's model among them, whose intervals are kept as well.
+        called: Its name in the card, where that is another than in the report.
     """
     chosen = set(methods)
-    results = report.results
-    means = {name: table for name, table in results.means().items() if name in chosen}
-    return {
+    names = {own: called} if own and called else {}
+    means = {names.get(name, name): table for name, table in report.results.means().items() if name in chosen}
+    entry: Json = {
         "dataset": report.dataset,
-        "pairs": len(results.pairs),
+        "pairs": len(report.results.pairs),
         "size": report.size,
         "ranked_by": list(report.ranked_by),
         "mean_rank": {name: round(rank, 4) for name, rank in mean_rank(means, report.ranked_by).items()},
@@ -106,13 +98,20 @@ def card_entry(report: Report, methods: Iterable[str]) -> dict[str, Any]:
             for name, table in means.items()
         },
     }
+    if own:
+        ends = {metric: report.intervals[metric][own] for metric in report.results.metrics}
+        entry["intervals"] = {
+            names.get(own, own): {m: [round(x, 4) for x in found] for m, found in ends.items() if _defined(found)}
+        }
+    return entry
 
 
-def write_report(report: Report, folder: Path) -> None:
-    """Write metrics.json and metrics.md into a folder, which is made if needed."""
+def write_report(report: Report, folder: Path, pictures: PairPictures) -> None:
+    """Write metrics.json, metrics.md and report.html into a folder, which is made if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", to_json(report))
     (folder / "metrics.md").write_text(to_markdown(report), encoding="utf-8")
+    (folder / "report.html").write_text(to_html(report, pictures), encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -121,58 +120,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def contact_sheet(rows: Sequence[Mapping[str, Grey]], height: int = 240) -> Image.Image:
-    """Images side by side, a row per pair, each with its label above.
-
-    Args:
-        rows: Label and image (H, W) in order, such as ``{"a": …, "b": …, "average": …}``; at least one row.
-        height: Height of each image on the sheet in pixels; larger images are made smaller, none larger.
-    """
-    thumbs = [[_thumb(label, image, height) for label, image in row.items()] for row in rows]
-    width = max(sum(thumb.width for thumb in row) for row in thumbs)
-    sheet = Image.new("L", (width, sum(row[0].height for row in thumbs)), 255)
-    top = 0
-    for row in thumbs:
-        left = 0
-        for thumb in row:
-            sheet.paste(thumb, (left, top))
-            left += thumb.width
-        top += row[0].height
-    return sheet
+def _defined(ends: Interval) -> bool:
+    return math.isfinite(ends.low) and math.isfinite(ends.high)
 
 
-def _thumb(label: str, image: Grey, height: int) -> Image.Image:
-    scale = min(1.0, height / image.shape[0])
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    thumb = Image.new("L", (size[0] + 2, size[1] + _LABEL_HEIGHT), 255)
-    thumb.paste(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), (1, _LABEL_HEIGHT))
-    ImageDraw.Draw(thumb).text((3, 2), label, fill=0)
-    return thumb
+def _ends(ends: Interval) -> list[float] | None:
+    return list(ends) if _defined(ends) else None
 
 
 def _nulls(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def _rising(column: str) -> bool:
-    return column != "rank" and METRICS[column].higher_is_better
-
-
-def _direction(metric: str) -> str:
-    return "higher" if METRICS[metric].higher_is_better else "lower"
-
-
-def _mark_best(values: Mapping[str, float], rising: bool) -> dict[str, str]:
-    """Format a column with three to five significant digits and mark its best values, ties included."""
-    texts = {name: _format(value) for name, value in values.items()}
-    finite = [value for value in values.values() if math.isfinite(value)]
-    if len(values) < 2 or not finite:
-        return texts
-    best = _format(float(np.max(finite) if rising else np.min(finite)))
-    return {name: f"**{text}**" if text == best else text for name, text in texts.items()}
-
-
-def _format(value: float) -> str:
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.3f}" if abs(value) < 10.0 else f"{value:.2f}"

@@ -58,13 +58,29 @@ class Bundle:
         """Fuse two images (H, W) in [0, 1] at the default strength: -> (H, W)."""
         return self.fuse(a, b, self.default_edit)
 
-    def fuse(self, a: Unit, b: Unit, edit: Sequence[float]) -> Tensor:
+    @property
+    def has_codes(self) -> bool:
+        """Whether an encoder makes codes of the images."""
+        return self._encoder is not None
+
+    def encode(self, image: Unit) -> Tensor:
+        """The code of one image (H, W) in [0, 1], with the batch axis: (1, …) as the card says.
+
+        Raises:
+            DataError: The bundle has no encoder, or onnxruntime fails.
+        """
+        if self._encoder is None:
+            raise DataError(f"{self.name} has no encoder")
+        return self._run(self._encoder, {"image": _batch(image)})
+
+    def fuse(self, a: Unit, b: Unit, edit: Sequence[float], codes: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Fuse two images at a strength.
 
         Args:
             a: First image, (H, W) in [0, 1].
             b: Second image.
             edit: One number per slot.
+            codes: What ``encode`` returns for a and b, or anything of that shape in its place; None encodes them.
 
         Returns:
             (H, W), around [0, 1], not clipped.
@@ -78,8 +94,8 @@ class Bundle:
         if len(edit) != len(self.slots):
             raise DataError(f"{self.name} has {len(self.slots)} edit slots, but {len(edit)} strengths are given")
         feeds = {"a": _batch(a), "b": _batch(b), "edit": np.asarray([edit], np.float32)}
-        if self._encoder is not None:
-            feeds |= {f"code_{name}": self._run(self._encoder, {"image": feeds[name]}) for name in "ab"}
+        if self.has_codes:
+            feeds["code_a"], feeds["code_b"] = codes or (self.encode(a), self.encode(b))
         missing = [name for name in self._inputs if name not in feeds]
         if missing:
             raise DataError(f"{self.name} needs the inputs {', '.join(missing)}, which nothing here provides")

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from training.evaluation.metrics import edges, information, natural, similarity, statistics
+from training.evaluation.metrics import (
+    contrast,
+    edges,
+    exposure,
+    feature_information,
+    information,
+    multiscale,
+    natural,
+    similarity,
+    statistics,
+    weighted,
+)
 from training.evaluation.metrics.common import Triple, check_triple
 
 
@@ -54,6 +65,19 @@ _ALL = (
     Metric("MSE", False, "mean squared error, mean over both sources", statistics.mean_squared_error),
     Metric("PSNR", True, "peak signal-to-noise ratio of MSE, dB", statistics.peak_signal_to_noise),
     Metric("Nabf", False, "edges of f that no source has", edges.edge_artefacts),
+    Metric(
+        "SSIM_zoo", True, "SSIM as IVIF-ZOO scales it, sum over both sources", similarity.total_zoo_ssim
+    ),
+    Metric("MS_SSIM", True, "SSIM over five scales, sum over both sources; sides from 161", multiscale.total_ms_ssim),
+    Metric("NMI", True, "mutual information over the entropies, sum over both", information.normalised_information),
+    Metric("FMI", True, "mutual information of edges in 3×3 windows; slow", feature_information.edge_information),
+    Metric("FMI_pixel", True, "FMI of grey levels; slow", feature_information.pixel_information),
+    Metric("FMI_gradient", True, "FMI of horizontal gradients; slow", feature_information.gradient_information),
+    Metric("FMI_dct", True, "FMI of cosine coefficients; slow", feature_information.cosine_information),
+    Metric("Qw", True, "SSIM with both sources, weighted by their local contrast (Piella)", weighted.piella),
+    Metric("Qy", True, "SSIM with the source that matters at each place (Yang)", weighted.yang),
+    Metric("Qcb", True, "visible local contrast of the sources kept in f (Chen-Blum)", contrast.chen_blum),
+    Metric("MEF_SSIM", True, "structure of an ideal exposure fusion found in f, one scale", exposure.mef_ssim),
     Metric("clip", False, "pixels at 0 or 255 in f but in no source, percent", natural.clipped),
     Metric("outside", False, "mean distance of f from the sources' range, levels", natural.outside),
     Metric("flat_noise", False, "average gradient of f in flat areas, levels", natural.flat_gradient),

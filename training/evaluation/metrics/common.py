@@ -113,3 +113,15 @@ def sobel(image: Image, mode: str) -> tuple[Image, Image]:
     horizontal: Image = correlate1d(correlate1d(image, smooth, axis=0, mode=mode), slope, axis=1, mode=mode)
     vertical: Image = correlate1d(correlate1d(image, smooth, axis=1, mode=mode), slope, axis=0, mode=mode)
     return horizontal, vertical
+
+
+def share(x: Image, y: Image) -> Image:
+    """X / (x + y) of two maps that are 0 or more; 1/2 where both are 0."""
+    total = x + y
+    return np.divide(x, total, out=np.full_like(total, 0.5), where=total > 0.0)
+
+
+def smaller_to_larger(x: Image, y: Image) -> Image:
+    """Smaller / larger of two maps that are 0 or more, 0..1; 0 where both are 0."""
+    larger = np.maximum(x, y)
+    return np.divide(np.minimum(x, y), larger, out=np.zeros_like(larger), where=larger > 0.0)

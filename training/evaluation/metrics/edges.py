@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.evaluation.metrics.common import Image, Triple, sobel
+from training.evaluation.metrics.common import Image, Triple, smaller_to_larger, sobel
 
 
 class Edges(NamedTuple):
@@ -20,12 +20,6 @@ class Edges(NamedTuple):
 def _sigmoid(x: Image, top: float, slope: float, centre: float) -> Image:
     result: Image = top / (1.0 + np.exp(-slope * (x - centre)))
     return result
-
-
-def _ratio(x: Image, y: Image) -> Image:
-    """Smaller / larger of two strengths, 0 where both are 0."""
-    larger = np.maximum(x, y)
-    return np.divide(np.minimum(x, y), larger, out=np.zeros_like(larger), where=larger > 0.0)
 
 
 def _edges(image: Image) -> Edges:
@@ -42,7 +36,7 @@ def _preserved(source: Edges, fused: Edges) -> Image:
     Where both strengths are equal G is that strength, not 1, as in every public implementation.
     """
     same = source.strength == fused.strength
-    strength = np.where(same, fused.strength, _ratio(source.strength, fused.strength))
+    strength = np.where(same, fused.strength, smaller_to_larger(source.strength, fused.strength))
     alignment = 1.0 - np.abs(source.angle - fused.angle) / (math.pi / 2.0)
     return _sigmoid(strength, 0.9994, 15.0, 0.5) * _sigmoid(alignment, 0.9879, 22.0, 0.8)
 
@@ -66,7 +60,7 @@ def _mirrored_edges(image: Image) -> Edges:
 
 def _agreement(source: Edges, fused: Edges) -> Image:
     """sqrt(Qg Qa) of strength and orientation, 0..1; opposite directions count as equal."""
-    ratio = _ratio(source.strength, fused.strength)
+    ratio = smaller_to_larger(source.strength, fused.strength)
     alignment = np.abs(np.abs(source.angle - fused.angle) - math.pi / 2.0) * 2.0 / math.pi
     quality: Image = np.sqrt(_sigmoid(ratio, 0.9999, 19.0, 0.5) * _sigmoid(alignment, 0.9995, 22.0, 0.5))
     return quality

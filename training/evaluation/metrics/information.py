@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,11 +27,28 @@ def mutual_information(x: Image, y: Image) -> float:
     return max(0.0, _bits(joint.sum(axis=1)) + _bits(joint.sum(axis=0)) - _bits(joint.ravel()))
 
 
+def image_entropy(image: Image) -> float:
+    """H = -Σ p log2 p, 0..8 bits."""
+    return _bits(np.bincount(_levels(image), minlength=256))
+
+
 def entropy(t: Triple) -> float:
-    """EN = H(f) = -Σ p log2 p, 0..8 bits."""
-    return _bits(np.bincount(_levels(t.f), minlength=256))
+    """EN = H(f), 0..8 bits."""
+    return image_entropy(t.f)
 
 
 def total_information(t: Triple) -> float:
     """MI = I(a, f) + I(b, f), 0..16 bits."""
     return mutual_information(t.a, t.f) + mutual_information(t.b, t.f)
+
+
+def normalised_information(t: Triple) -> float:
+    """NMI = 2 (I(a, f) / (H(a) + H(f)) + I(b, f) / (H(b) + H(f))), 0..2, of Hossny and others (2008).
+
+    Returns:
+        The value; NaN where f and a source are constant.
+    """
+    entropies = [image_entropy(source) + image_entropy(t.f) for source in (t.a, t.b)]
+    if min(entropies) == 0.0:
+        return math.nan
+    return 2.0 * (mutual_information(t.a, t.f) / entropies[0] + mutual_information(t.b, t.f) / entropies[1])

@@ -4,30 +4,58 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.evaluation.metrics.common import Image, Triple, gaussian, moments, require_side, window_mean
+from training.evaluation.metrics.common import Image, Moments, Triple, gaussian, moments, require_side, window_mean
 
 SSIM_WINDOW = 11
+SSIM_C1, SSIM_C2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
 VIF_WINDOWS = (17, 9, 5, 3)
 VIF_MIN_SIDE = 41  # the smallest side that leaves a full 3-pixel window at the fourth scale
 VIF_NOISE = 2.0
 _TINY = 1e-10
 
 
-def ssim(x: Image, y: Image) -> float:
-    """Mean SSIM of two images, -1..1: Gaussian window 11, sigma 1.5, full windows only, L = 255.
+def ssim_moments(x: Image, y: Image) -> Moments:
+    """Moments in SSIM's window: Gaussian 11, sigma 1.5, full windows only, (H - 10, W - 10)."""
+    return moments(x, y, gaussian(SSIM_WINDOW, 1.5))
 
-    (2 m_x m_y + C1)(2 s_xy + C2) / ((m_x² + m_y² + C1)(s_x + s_y + C2)), C1 = (0.01 L)², C2 = (0.03 L)².
+
+def contrast_structure(m: Moments, c2: float = SSIM_C2) -> Image:
+    """(2 s_xy + C2) / (s_x + s_y + C2) in every window."""
+    return (2.0 * m.cov + c2) / (m.var_x + m.var_y + c2)
+
+
+def ssim_map(m: Moments, c1: float = SSIM_C1, c2: float = SSIM_C2) -> Image:
+    """SSIM in every window, -1..1: (2 m_x m_y + C1) / (m_x² + m_y² + C1) times ``contrast_structure``."""
+    return (2.0 * m.mean_x * m.mean_y + c1) / (m.mean_x**2 + m.mean_y**2 + c1) * contrast_structure(m, c2)
+
+
+def ssim(x: Image, y: Image) -> float:
+    """Mean SSIM of two images, -1..1, with C1 = (0.01 · 255)² and C2 = (0.03 · 255)².
+
+    Raises:
+        ValueError: A side is below 11.
     """
     require_side(x, SSIM_WINDOW, "SSIM")
-    m = moments(x, y, gaussian(SSIM_WINDOW, 1.5))
-    c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
-    luminance = (2.0 * m.mean_x * m.mean_y + c1) / (m.mean_x**2 + m.mean_y**2 + c1)
-    return float((luminance * (2.0 * m.cov + c2) / (m.var_x + m.var_y + c2)).mean())
+    return float(ssim_map(ssim_moments(x, y)).mean())
 
 
 def total_ssim(t: Triple) -> float:
     """SSIM(a, f) + SSIM(b, f), -2..2: the sum, not the mean that some papers report."""
     return ssim(t.a, t.f) + ssim(t.b, t.f)
+
+
+def total_zoo_ssim(t: Triple) -> float:
+    """SSIM_zoo, -2..2: as ``total_ssim``, but with both constants 255² times smaller.
+
+    The IVIF-ZOO benchmark scales levels 0..255 by 255 once more and leaves L at 255; the paper's tables are of
+    that kind. Noise in flat areas then counts almost in full.
+
+    Raises:
+        ValueError: A side is below 11.
+    """
+    require_side(t.f, SSIM_WINDOW, "SSIM_zoo")
+    maps = (ssim_map(ssim_moments(x, t.f), SSIM_C1 / 255.0**2, SSIM_C2 / 255.0**2) for x in (t.a, t.b))
+    return float(sum(values.mean() for values in maps))
 
 
 def _vif_scale(reference: Image, image: Image, weights: Image) -> tuple[float, float]:

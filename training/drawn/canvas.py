@@ -1,11 +1,12 @@
 """One ray per sample, what it meets, and the textures and shapes that things are made of.
 
-Units: metres, degrees Celsius. Axes: x right, y up, z forward; the camera stands at (0, 1.5, 0).
+Units: metres, degrees Celsius. Axes: x right, y up, z forward; the camera stands at x = z = 0.
 """
 
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +15,37 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Color = tuple[float, float, float]
 
-WIDTH, HEIGHT, SAMPLES = 640, 480, 2
-"""Picture size, and rays per pixel and axis."""
-FOCAL, CENTRE, HORIZON, EYE = 560.0, 312.0, 212.0, 1.5
-"""The camera: focal length, middle column and horizon row in pixels, and its height."""
+
+@dataclass(frozen=True)
+class Camera:
+    """Size and view of the pictures.
+
+    Attributes:
+        width: Of the picture in pixels; ``height`` likewise.
+        samples: Rays per pixel and axis.
+        focal: Focal length in pixels.
+        centre: Column that looks straight ahead; ``horizon`` is that row.
+        eye: Height above the road in metres.
+    """
+
+    width: int
+    height: int
+    samples: int
+    focal: float
+    centre: float
+    horizon: float
+    eye: float = 1.5
 
 
 class Street:
     """What each ray meets: colour, own light, temperature, place and the way that the surface faces."""
 
-    def __init__(self) -> None:
-        rows, columns = HEIGHT * SAMPLES, WIDTH * SAMPLES
+    def __init__(self, camera: Camera) -> None:
+        self.camera = camera
+        rows, columns = camera.height * camera.samples, camera.width * camera.samples
         v, u = np.mgrid[0:rows, 0:columns]
-        self.dx: Array = ((u + 0.5) / SAMPLES - CENTRE) / FOCAL
-        self.dy: Array = (HORIZON - (v + 0.5) / SAMPLES) / FOCAL
+        self.dx: Array = ((u + 0.5) / camera.samples - camera.centre) / camera.focal
+        self.dy: Array = (camera.horizon - (v + 0.5) / camera.samples) / camera.focal
         self.color: Array = np.zeros((rows, columns, 3))
         self.light: Array = np.zeros((rows, columns, 3))
         self.heat: Array = np.zeros((rows, columns))
@@ -46,18 +64,25 @@ class Street:
         self.light[mask] = 0.0 if light is None else np.broadcast_to(light, (*mask.shape, 3))[mask]
 
     def part(self, x0: float, x1: float, top: float, near: float, far: float) -> Street:
-        """The rays that can meet something between x0 and x1, up to ``top``; shares this street's arrays."""
-        us = [CENTRE + FOCAL * x / z for x in (x0, x1) for z in (near, far)]
-        vs = [HORIZON + FOCAL * (EYE - y) / z for y in (0.0, top) for z in (near, far)]
-        cut = tuple(slice(max(0, int(SAMPLES * min(e) - 4)), max(0, int(SAMPLES * max(e) + 4))) for e in (vs, us))
+        """The rays of the whole picture that can meet something between x0 and x1, up to ``top``; shares its arrays."""
+        c = self.camera
+        us = [c.centre + c.focal * x / z for x in (x0, x1) for z in (near, far)]
+        vs = [c.horizon + c.focal * (c.eye - y) / z for y in (0.0, top) for z in (near, far)]
+        rows, columns = (
+            slice(max(0, int(c.samples * min(e) - 4)), max(0, int(c.samples * max(e) + 4))) for e in (vs, us)
+        )
+        return self.window(rows, columns)
+
+    def window(self, rows: slice, columns: slice) -> Street:
+        """The rays of some rows and columns; shares this street's arrays."""
         window = copy(self)
         for name in ("dx", "dy", "color", "light", "heat", "z", "facing"):
-            setattr(window, name, getattr(self, name)[cut])
+            setattr(window, name, getattr(self, name)[rows, columns])
         return window
 
     def at(self, z: float) -> tuple[Array, Array]:
         """Where the rays meet the plane z: x and y."""
-        return self.dx * z, EYE + self.dy * z
+        return self.dx * z, self.camera.eye + self.dy * z
 
 
 def noise(x: Array, y: Array, seed: int, octaves: int = 3) -> Array:
