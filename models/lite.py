@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from models.blocks import BaseBlock, RestormerBlock
 from models.ste import SlotSpec
 from models.token_fusion import Features, TokenFusionModel
+from models.token_map import resize
 from models.tokenizer import Tokenizer
 from models.tone import compress
 
@@ -111,11 +112,14 @@ class LiteEncoder(nn.Module):
             nn.ReLU(),
         )
 
-    def forward(self, image: Tensor, code: Tensor) -> Features:
-        """Encode a padded source (N, 1, H, W), H and W multiples of 8, and its edited tokens (N, K, C)."""
+    def forward(self, image: Tensor, code: Tensor, box: Tensor | None = None) -> Features:
+        """Encode a padded source (N, 1, H, W), H and W multiples of 8, and its edited tokens (N, K, C).
+
+        ``box``, (N, 4), is the place of a crop in the image that was encoded; None if it is the whole.
+        """
         folded = F.pixel_unshuffle(image, 2)  # (N, 4, H/2, W/2)
         e = self.down(folded)  # (N, D, H/8, W/8)
-        y = F.interpolate(self.token_map(code), size=e.shape[-2:], mode="bilinear", align_corners=False)
+        y = resize(self.token_map(code), e.shape[-2:], box)
         base = self.stem(F.gelu(self.merge(torch.cat([y, e], dim=1))))
         # an edit is a constant shift of one token: the map alone carries it too weakly to be learnt soon
         scale, shift = self.style(code.flatten(1))[..., None, None].chunk(2, dim=1)  # (N, D, 1, 1) each
@@ -149,9 +153,11 @@ class TiTokSTELite(TokenFusionModel):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
-    def features(self, image: Tensor, code: Tensor, *, edit: Tensor | None = None) -> Features:
+    def features(
+        self, image: Tensor, code: Tensor, *, edit: Tensor | None = None, box: Tensor | None = None
+    ) -> Features:
         """Base and detail features of one source whose sides are multiples of 8; see the base class."""
-        return self.encoder(image, code if edit is None else self.ste(code, edit))
+        return self.encoder(image, code if edit is None else self.ste(code, edit), box)
 
     def decode_pair(self, a: Tensor, b: Tensor, features_a: Features, features_b: Features) -> Tensor:
         """Fused image of sources whose sides are multiples of 8, not clamped."""

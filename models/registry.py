@@ -14,6 +14,7 @@ from models.titok_ste import TiTokSTE
 PROFILES: dict[str, Callable[..., FusionModel]] = {
     "titok-ste-paper": partial(TiTokSTE, config=TITOK_STE["paper"]),
     "titok-ste": partial(TiTokSTE, config=TITOK_STE["product"]),
+    "titok-ste-mean": partial(TiTokSTE, config=TITOK_STE["mean"]),
     "titok-ste-d48": partial(TiTokSTE, config=TITOK_STE["d48"]),
     "titok-ste-d32": partial(TiTokSTE, config=TITOK_STE["d32"]),
     "titok-ste-d32-short": partial(TiTokSTE, config=TITOK_STE["d32-short"]),

@@ -22,9 +22,20 @@ from models.ste import SlotSpec
 from models.token_fusion import Features, TokenFusionModel
 from models.token_map import LiftActivation, TokenMap
 from models.tokenizer import Tokenizer
+from models.tone import compress
+
+_KNEE = 0.2
+"""Tones of the centred sum this close to black and white, and beyond, are compressed."""
+
+
+def centred_sum(a: Tensor, b: Tensor) -> Tensor:
+    """The paper's reference A + B without its saturation: minus the mean of both, its ends compressed."""
+    return compress(a + b - 0.5 * (a + b).mean(dim=(1, 2, 3), keepdim=True), _KNEE)
+
 
 _REFERENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sum": lambda a, b: a + b,
+    "centred": centred_sum,
     "mean": lambda a, b: 0.5 * (a + b),
     "max": torch.maximum,
     "a": lambda a, b: a,
@@ -44,7 +55,8 @@ class TiTokSTEConfig:
         decoder_blocks: Restormer blocks of the decoder.
         detail_nodes: Coupling steps of the detail branch.
         heads: Attention heads of every block.
-        ref_mode: Reference to which stage II adds the residual: ``sum`` (paper), ``mean``, ``max``, ``a``.
+        ref_mode: Reference to which stage II adds the residual: ``sum`` (paper), ``centred`` (the sum without its
+            saturation), ``mean``, ``max``, ``a``.
         out_mode: ``linear`` (clamped once, after the loss) or ``sigmoid`` (for comparison with CDDFuse only).
         lift_act: Nonlinearity between the token lift and the map.
         detail: Feed image detail into π; ``False`` for the ablation.
@@ -56,7 +68,7 @@ class TiTokSTEConfig:
     decoder_blocks: int = 4
     detail_nodes: int = 3
     heads: int = 8
-    ref_mode: Literal["sum", "mean", "max", "a"] = "mean"
+    ref_mode: Literal["sum", "centred", "mean", "max", "a"] = "mean"
     out_mode: Literal["linear", "sigmoid"] = "linear"
     lift_act: LiftActivation = "gelu"
     detail: bool = True
@@ -70,7 +82,8 @@ class TiTokSTEConfig:
 
 PROFILES: dict[str, TiTokSTEConfig] = {
     "paper": TiTokSTEConfig(ref_mode="sum"),
-    "product": TiTokSTEConfig(),
+    "product": TiTokSTEConfig(ref_mode="centred"),
+    "mean": TiTokSTEConfig(),
     "d48": TiTokSTEConfig(width=48),
     "d32": TiTokSTEConfig(width=32),
     "d32-short": TiTokSTEConfig(width=32, stem_blocks=2, decoder_blocks=2),

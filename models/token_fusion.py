@@ -71,13 +71,16 @@ class TokenFusionModel(FusionModel):
             return self.tokenizer.encode(image.float())
 
     @abstractmethod
-    def features(self, image: Tensor, code: Tensor, *, edit: Tensor | None = None) -> Features:
+    def features(
+        self, image: Tensor, code: Tensor, *, edit: Tensor | None = None, box: Tensor | None = None
+    ) -> Features:
         """Split one image into base and detail features.
 
         Args:
             image: (N, 1, H, W) in [0, 1].
             code: Tokens of the image, (N, K, C).
             edit: Strength per slot, (N, S); ``None`` leaves the tokens unedited (stage I).
+            box: If ``image`` is a crop: its place in the encoded image, (N, 4), y0, x0, y1, x1 as fractions.
         """
 
     @abstractmethod

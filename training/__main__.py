@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import sys
 
 from training.data.images import DataError
+from training.stopped import Stopped
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended, as shells use it."""
 
 COMMANDS = {
     "tokenizer": ("training.tokenizer", "train a local tokenizer"),
@@ -36,6 +42,13 @@ def main(argv: list[str] | None = None) -> int:
         importlib.import_module(COMMANDS[args.command][0]).run(args)
     except (DataError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        sys.exit(f"error: {error.strerror}: free some space and run the same command; the last checkpoint is whole")
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

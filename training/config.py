@@ -22,8 +22,8 @@ from pydantic import (
 from training.data.images import DataError
 from training.data.layouts import LAYOUTS
 
-Precision = Literal["32-true", "bf16-mixed"]
-"""Arithmetic of a run, in Lightning Fabric's words."""
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""Arithmetic of a run, in Lightning Fabric's words; ``16-mixed`` scales the loss and unscales before clipping."""
 
 
 class Strict(BaseModel):
@@ -32,16 +32,25 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Recipe(Strict):
+    """What every recipe has."""
+
+    seed: int
+    precision: Precision
+
+
 class ImageFolder(Strict):
     """A folder of single images.
 
     Attributes:
         path: Relative to the data root.
         partner: Folder with the other modality under the same names, if the images belong to pairs.
+        weight: How often each image is drawn, relative to those of other folders.
     """
 
     path: str
     partner: str | None = None
+    weight: float = 1.0
 
 
 class CaseSplit(Strict):
@@ -180,6 +189,8 @@ def load_recipe(
 ) -> RecipeT:
     """Read a recipe by name (from ``training/configs``) or by path.
 
+    A recipe may begin with ``extends: NAME`` and then give only what differs from that recipe.
+
     Args:
         name_or_path: ``t32-tiny6-128`` or ``my/recipe.yaml``.
         kind: The model to read it into.
@@ -189,6 +200,17 @@ def load_recipe(
     Raises:
         DataError: No such recipe, or a key or value in it is wrong; the message names it.
     """
+    values, path = _read_yaml(name_or_path, folder)
+    try:
+        for override in overrides or []:
+            _override(values, override)
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise DataError(f"recipe {path.name}: {error}") from error
+
+
+def _read_yaml(name_or_path: str, folder: str) -> tuple[dict[str, Any], Path]:
+    """Values of a recipe and of what it extends, and its path."""
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
         shipped = resources.files("training") / folder
@@ -198,11 +220,21 @@ def load_recipe(
             raise DataError(f"no recipe {name_or_path!r}; known: {known}; or give the path of a .yaml file")
     try:
         values = yaml.safe_load(path.read_text())
-        for override in overrides or []:
-            _override(values, override)
-        return kind.model_validate(values)
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, yaml.YAMLError) as error:
         raise DataError(f"recipe {path.name}: {error}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"recipe {path.name} must hold keys and values")
+    base = values.pop("extends", None)
+    return (values if base is None else _merged(_read_yaml(str(base), folder)[0], values)), path
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with some values changed; sections are merged key by key, lists are replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merged(base[key], value) if both else value
+    return merged
 
 
 def _override(values: dict[str, Any], override: str) -> None:

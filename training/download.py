@@ -181,7 +181,9 @@ def _append(client: httpx.Client, remote: Remote, partial: Path, bar: tqdm[None]
     with client.stream("GET", remote.url, headers=headers, follow_redirects=True) as response:
         if response.is_error:
             raise DataError(f"{remote.url}: the server answers {response.status_code} {response.reason_phrase}")
-        goes_on = response.status_code == 206 and response.headers.get("content-range", "").startswith(f"bytes {begun}-")
+        goes_on = response.status_code == 206 and response.headers.get("content-range", "").startswith(
+            f"bytes {begun}-"
+        )
         if not goes_on:  # the server does not know ranges: from the start
             begun = 0
         bar.n = begun

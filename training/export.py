@@ -8,27 +8,38 @@ import json
 import warnings
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.token_fusion import TokenFusionModel
+from models.tokenizer import Tokenizer
 from training.card_text import CardText, load_card_text
+from training.data.images import DataError
 from training.macs import count_macs
-from training.run import CHECKPOINT, NOTES, load_checkpoint
+from training.record import run_records
+from training.run import CHECKPOINT, load_checkpoint
 from training.titok_ste import load_trained
-from training.tokenizer import load_tokenizer
+from training.tokenizer_files import load_tokenizer
 
 OPSET = 18
 PARITY_LIMIT = 1e-4
 PARITY_CASES = ((1, 256, 256), (3, 256, 256), (1, 130, 77), (3, 130, 77), (1, 480, 640), (1, 481, 639))
 _EXAMPLE = (2, 138, 202)
+HALF_FROM = 256
+"""Weights of fewer values are not worth a cast."""
+
+HALF_LIMIT = 0.5 / 255
+"""Largest change of a pixel that float16 storage may make: half a grey level."""
+
+Storage = Literal["float16", "float32"]
 
 
 class Encode(nn.Module):
@@ -70,8 +81,47 @@ def example_inputs(model: TokenFusionModel, size: tuple[int, int, int], seed: in
     return {"a": a, "b": b, "code_a": model.encode(a), "code_b": model.encode(b), "edit": edit}
 
 
-def to_onnx(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Path) -> None:
-    """Export with N, H and W dynamic."""
+def store_half(graph: onnx.ModelProto) -> None:
+    """Store large weights as float16, each cast to float32 where the graph begins: half the file, the same arithmetic.
+
+    onnxruntime does the casts once, when it loads the graph. The weights must be float16 values already, or the graph
+    changes.
+    """
+    casts = []
+    for tensor in graph.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < HALF_FROM:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    rest = list(graph.graph.node)
+    del graph.graph.node[:]
+    graph.graph.node.extend([*casts, *rest])
+
+
+@torch.no_grad()
+def round_weights(model: TokenFusionModel) -> float:
+    """Round the network's weights to float16 values, in place; they stay float32.
+
+    Returns:
+        The largest change of a fused image that this makes, on a drawn pair; the tokenizer is left alone.
+
+    Raises:
+        RuntimeError: It exceeds half a grey level: export with ``--storage float32`` then.
+    """
+    inputs = example_inputs(model, _EXAMPLE)
+    before = model.fuse(**inputs)
+    for weight in model.parameters():
+        weight.copy_(weight.half().float())
+    change = float((model.fuse(**inputs) - before).abs().max())
+    if change > HALF_LIMIT:
+        raise RuntimeError(f"float16 storage changes a pixel by {change:.2g}: export with --storage float32")
+    return change
+
+
+def to_onnx(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Path, *, half: bool) -> None:
+    """Export with N, H and W dynamic; with ``half``, weights are stored as float16."""
     N, H, W = torch.export.Dim("N", max=4096), torch.export.Dim("H", min=32), torch.export.Dim("W", min=32)
     shapes = {name: {0: N, 2: H, 3: W} if x.ndim == 4 else {0: N} for name, x in inputs.items()}
     with warnings.catch_warnings():
@@ -97,6 +147,8 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Pat
     for value in graph.graph.output:  # the exporter names them by how they were computed, e.g. Min(H, 8*((H + 7)//8))
         if len(dims := value.type.tensor_type.shape.dim) == 4:
             dims[2].dim_param, dims[3].dim_param = "H", "W"
+    if half:
+        store_half(graph)
     onnx.checker.check_model(graph)
     onnx.save(graph, str(path))
 
@@ -173,28 +225,12 @@ def data_names(state: dict[str, Any]) -> dict[str, str]:
     return {f["path"]: f"{f['path']} + {f['partner']}" if f["partner"] else f["path"] for f in folders}
 
 
-def run_record(state: dict[str, Any], notes: str) -> dict[str, Any]:
-    """The card's record of one run from its checkpoint."""
-    recipe = json.loads(state["recipe"])
-    return {
-        "recipe": json.dumps(recipe, separators=(",", ":")),
-        "command": f"python -m training {state['kind']}",
-        "steps": state["step"],
-        "device": state["device"],
-        "seed": recipe["seed"],
-        "commit": state["commit"],
-        "date": state["date"],
-        "seconds": round(state["seconds"], 1),
-        "notes": " ".join(notes.split()),
-    }
-
-
 def training_record(text: CardText, folder: Path, state: dict[str, Any], use: str) -> dict[str, list[dict[str, Any]]]:
     """The card's training section for one run and those that it started from, from its checkpoint.
 
     Args:
         text: Terms of the data.
-        folder: Run folder; ``notes.txt`` in it, if there is one, goes into the record.
+        folder: Run folder.
         state: The checkpoint.
         use: ``tokenizer`` or ``fusion``.
     """
@@ -209,9 +245,7 @@ def training_record(text: CardText, folder: Path, state: dict[str, Any], use: st
         }
         for name, count in state["data"].items()
     ]
-    notes = folder / NOTES
-    runs = [run_record(earlier, earlier["notes"]) for earlier in state.get("earlier", [])]
-    return {"data": data, "runs": [*runs, run_record(state, notes.read_text() if notes.is_file() else "")]}
+    return {"data": data, "runs": run_records(folder, state["kind"])}
 
 
 def tokenizer_record(folder: Path, text: CardText) -> dict[str, list[dict[str, Any]]]:
@@ -220,30 +254,78 @@ def tokenizer_record(folder: Path, text: CardText) -> dict[str, list[dict[str, A
         return training_record(text, folder, load_checkpoint(folder / CHECKPOINT), "tokenizer")
     training = json.loads((folder / "card.json").read_text())["training"]
     data = [use for use in training["data"] if use["use"] == "tokenizer"]
-    return {"data": data, "runs": training["runs"][:1]}
+    return {"data": data, "runs": run_records(folder, "tokenizer")}
 
 
-def export(tokenizer_run: Path, fusion_run: Path, text: CardText, folder: Path) -> None:
+def write_weights(model: TokenFusionModel, folder: Path, *, half: bool) -> None:
+    """Write both graphs and both weight files of a bundle."""
+    inputs = example_inputs(model, _EXAMPLE)
+    to_onnx(Encode(model), {"image": inputs["a"]}, "code", folder / "encoder.onnx", half=half)
+    to_onnx(Fuse(model), inputs, "fused", folder / "fusion.onnx", half=half)
+    dtype = torch.float16 if half else torch.float32
+    for name, part in (("fusion", model), ("tokenizer", model.tokenizer)):
+        weights = {key: value.to(dtype).contiguous() for key, value in part.state_dict().items()}
+        save_file(weights, str(folder / f"{name}.safetensors"))
+
+
+def export(
+    tokenizer_run: Path,
+    fusion_run: Path,
+    text: CardText,
+    folder: Path,
+    *,
+    storage: Storage = "float16",
+    checkpoint: str = CHECKPOINT,
+) -> None:
     """Write the whole bundle.
 
+    Args:
+        tokenizer_run: Run folder of the tokenizer, or a bundle that holds it.
+        fusion_run: Run folder of the network.
+        text: Words of the card.
+        folder: The bundle.
+        storage: How weights are stored; arithmetic is float32 either way.
+        checkpoint: Which checkpoint of the network's run.
+
     Raises:
-        RuntimeError: ONNX and PyTorch disagree.
-        ValueError: The runs do not belong together.
+        RuntimeError: ONNX and PyTorch disagree, or float16 storage changes the picture.
+        DataError: The runs do not belong together.
     """
+    half = storage == "float16"
     tokenizer = load_tokenizer(tokenizer_run)
-    model, state = load_trained(fusion_run, tokenizer)
+    model, state = load_trained(fusion_run, tokenizer, checkpoint=checkpoint)
+    rounding = {"float16 storage": round_weights(model)} if half else {}
     folder.mkdir(parents=True, exist_ok=True)
-    inputs = example_inputs(model, _EXAMPLE)
-    to_onnx(Encode(model), {"image": inputs["a"]}, "code", folder / "encoder.onnx")
-    to_onnx(Fuse(model), inputs, "fused", folder / "fusion.onnx")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(folder / "fusion.safetensors"))
-    save_file({k: v.contiguous() for k, v in tokenizer.state_dict().items()}, str(folder / "tokenizer.safetensors"))
+    write_weights(model, folder, half=half and is_half(tokenizer))
     (folder / "slots.json").write_text(json.dumps(json.loads(state["slots"]), indent=1) + "\n")
+    card = make_card(model, state, text, folder, tokenizer_run=tokenizer_run, fusion_run=fusion_run)
+    card["parity"] = {**parity(model, folder), **rounding}
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
+
+
+def is_half(tokenizer: Tokenizer) -> bool:
+    """Whether all weights are float16 values, so that storing them as such changes nothing."""
+    return all(torch.equal(weight, weight.half().float()) for weight in tokenizer.parameters())
+
+
+def make_card(
+    model: TokenFusionModel,
+    state: dict[str, Any],
+    text: CardText,
+    folder: Path,
+    *,
+    tokenizer_run: Path,
+    fusion_run: Path,
+) -> dict[str, Any]:
+    """The card of a bundle whose other files are written."""
+    tokenizer = model.tokenizer
     per_pixel, per_image = count_macs(deepcopy(model).to("meta"), 480, 640)
     files = ("encoder.onnx", "fusion.onnx", "fusion.safetensors", "tokenizer.safetensors", "slots.json")
     limit = model.ste.strength_limit().tolist()
     first, second = tokenizer_record(tokenizer_run, text), training_record(text, fusion_run, state, "fusion")
-    card = {
+    return {
         "card_version": 1,
         **text.model_dump(include={"name", "title", "summary", "paper", "tasks"}),
         "opset": OPSET,
@@ -262,13 +344,10 @@ def export(tokenizer_run: Path, fusion_run: Path, text: CardText, folder: Path) 
         "macs": {"fuse_per_pixel": per_pixel, "encode_per_image": per_image},
         "training": {key: first[key] + second[key] for key in ("data", "runs")},
         "evaluation": [],
-        "parity": parity(model, folder),
+        "parity": {},
         "extra": {"tokenizer_id": tokenizer.tokenizer_id, **text.extra},
         **text.model_dump(include={"licence", "limits"}),
     }
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    for path in folder.iterdir():
-        path.chmod(0o644)  # safetensors writes files that only their owner may read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -276,11 +355,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, help="run folder of the tokenizer, or a bundle")
     parser.add_argument("--run", type=Path, required=True, help="run folder of the fusion network")
     parser.add_argument("--card", default="titok-ste-lite", help="card text: name or .yaml path")
+    parser.add_argument("--storage", choices=("float16", "float32"), default="float16", help="of the weights")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="last, or best by validation")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder, e.g. weights/titok-ste-lite")
 
 
 def run(args: argparse.Namespace) -> None:
     """Export, check parity and print the bundle's files."""
-    export(args.tokenizer, args.run, load_card_text(args.card), args.out)
+    text = load_card_text(args.card)
+    try:
+        export(args.tokenizer, args.run, text, args.out, storage=args.storage, checkpoint=f"{args.checkpoint}.pt")
+    except RuntimeError as error:
+        raise DataError(str(error)) from error
     for path in sorted(args.out.iterdir()):
         print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import random
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -22,8 +25,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from training.data.images import DataError
+from training.stopped import Stopped
 
 CHECKPOINT = "last.pt"
+BEST = "best.pt"
+"""Checkpoint of the best validation so far, for recipes that name metrics to choose by."""
+
 NOTES = "notes.txt"
 """File of a run folder with remarks for the card: what the recipe does not tell."""
 
@@ -51,10 +58,20 @@ def restore_rng(state: Mapping[str, Any]) -> None:
 
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint so that an interruption leaves the old one whole."""
+    """Write a checkpoint so that an interruption, or a full disk, leaves the old one whole.
+
+    Raises:
+        DataError: It cannot be written.
+    """
     partial = path.with_suffix(".partial")
-    torch.save(dict(state), partial)
-    os.replace(partial, path)
+    try:
+        torch.save(dict(state), partial)
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        partial.unlink(missing_ok=True)
+        kept = f"{path} of before is whole" if path.is_file() else "nothing was saved"
+        reason = str(error).splitlines()[0]
+        raise DataError(f"cannot write {path} ({reason}): {kept}; free some space and run the same command") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -62,10 +79,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is none.
+        DataError: It is damaged, or holds more than tensors and plain values.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}: train first, or give the run folder that holds {CHECKPOINT}")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} is no checkpoint of this package, or is damaged: {reason}") from error
     return state
 
 
@@ -107,7 +129,8 @@ def source_commit() -> str:
 class Run:
     """One training run's folder and its records.
 
-    Use as a context manager; ``record`` once a step. Seconds of earlier, interrupted parts are carried on.
+    Use as a context manager; ``record`` once a step. Seconds of earlier, interrupted parts are carried on. While it
+    is open, the first Ctrl-C or SIGTERM only asks for a stop; the second ends the process at once.
 
     Args:
         folder: Where checkpoints and logs go.
@@ -115,18 +138,34 @@ class Run:
         steps: Total steps, for the progress bar.
         start: First step when resuming.
         seconds: Seconds already spent when resuming.
+        enabled: Off in all but one process of a parallel run: nothing is written.
+
+    Attributes:
+        stop_requested: Whether somebody asked for a stop.
+        best: Whether the last validation was the best so far.
     """
 
-    def __init__(self, folder: Path, recipe: BaseModel, *, steps: int, start: int = 0, seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        recipe: BaseModel,
+        *,
+        steps: int,
+        start: int = 0,
+        seconds: float = 0.0,
+        enabled: bool = True,
+    ) -> None:
+        self.folder, self.enabled = folder, enabled
+        self.stop_requested = self.best = False
+        self._steps, self._smooth = steps, dict[str, float]()
+        self._before, self._began = seconds, time.monotonic()
+        self._bar = tqdm(total=steps, initial=start, dynamic_ncols=True, mininterval=2.0, disable=not enabled)
+        if not enabled:
+            return
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
         (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
         self._lines = (folder / "metrics.jsonl").open("a", buffering=1)
-        self._bar = tqdm(total=steps, initial=start, dynamic_ncols=True, mininterval=2.0)
-        self._smooth: dict[str, float] = {}
-        self._before = seconds
-        self._began = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -135,6 +174,8 @@ class Run:
 
     def record(self, step: int, values: Mapping[str, Tensor | float], *, every: int = 20) -> None:
         """Count one step; write averaged values every so many steps."""
+        if not self.enabled:
+            return
         for name, value in values.items():
             number = float(value)
             self._smooth[name] = 0.95 * self._smooth.get(name, number) + 0.05 * number
@@ -145,6 +186,8 @@ class Run:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write values to TensorBoard and ``metrics.jsonl``."""
+        if not self.enabled:
+            return
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
         line = {"step": step, "time": datetime.now(UTC).isoformat(timespec="seconds"), **values}
@@ -152,14 +195,37 @@ class Run:
 
     def image(self, name: str, rows: Tensor, step: int) -> None:
         """Write a grey picture, (H, W) in [0, 1], to TensorBoard."""
-        self.writer.add_image(name, rows.clamp(0, 1).unsqueeze(0), step)
+        if self.enabled:
+            self.writer.add_image(name, rows.clamp(0, 1).unsqueeze(0), step)
+
+    def say_stopped(self, step: int) -> None:
+        """End the process as an interrupted one, with one line that says how to go on.
+
+        Raises:
+            Stopped: Always.
+        """
+        raise Stopped(
+            f"stopped after step {step} of {self._steps}, saved in {self.folder}; run the same command to go on"
+        )
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.stop_requested:
+            raise KeyboardInterrupt
+        self.stop_requested = True
 
     def __enter__(self) -> Self:
         """Start."""
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
+        else:
+            self._handlers = {}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         """Close the logs."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         self._bar.close()
-        self._lines.close()
-        self.writer.close()
+        if self.enabled:
+            self._lines.close()
+            self.writer.close()

@@ -7,7 +7,7 @@ in which neither source has structure.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,10 +23,14 @@ class TargetConfig(Strict):
 
     Attributes:
         conditioned: Off: strength 1 targets at every strength (the paper's objective).
+        tone: What full contrast is: ``centred``, the sum of both sources about their mean (scenes), or ``overlap``,
+            the brighter source plus a share of the darker one, so that black stays black (medical slices).
+        overlap: That share.
         gradient_gain: Gradient gain at g_0 = 1; a little over 1 makes up for the shrinkage of an L1 fit.
         sharpen_gain: Change of the gain per unit of g_0.
         full_at: g_0 from which on the tone is that of full contrast. Below 1, because the network reads the strength
             from the tokens with some error and would otherwise fall short at 1.
+        full_gain: Contrast of the full tone; 1 is that of the centred sum.
         smooth_gain: Gradient reduction in flat areas at g_1 = 1; it grows with g_1², so that the default stays gentle.
         flat_threshold: Mean |Sobel_x| + |Sobel_y| (images in [0, 1]) below which an area counts as flat.
         flat_softness: Width of the transition around the threshold.
@@ -36,9 +40,12 @@ class TargetConfig(Strict):
     """
 
     conditioned: bool = True
+    tone: Literal["centred", "overlap"] = "centred"
+    overlap: float = 0.4
     gradient_gain: float = 1.0
     sharpen_gain: float = 0.25
     full_at: float = 1.0
+    full_gain: float = 1.0
     smooth_gain: float = 0.08
     flat_threshold: float = 0.12
     flat_softness: float = 0.03
@@ -61,9 +68,10 @@ def _box(x: Tensor, size: int) -> Tensor:
     return F.avg_pool2d(x, (1, size), stride=1)
 
 
-def centred_sum(a: Tensor, b: Tensor) -> Tensor:
-    """A + B - mean of both: full contrast of both sources, not clipped."""
-    return a + b - 0.5 * (a + b).mean(dim=(2, 3), keepdim=True)
+def centred_sum(a: Tensor, b: Tensor, gain: float = 1.0) -> Tensor:
+    """A + B - mean of both: full contrast of both sources (times ``gain``), not clipped."""
+    centre = (a + b).mean(dim=(2, 3), keepdim=True)
+    return gain * (a + b - centre) + 0.5 * centre
 
 
 def natural_tone(a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -79,16 +87,29 @@ def strongest_gradient(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(first, ax, bx), torch.where(first, ay, by)
 
 
+def overlap_tone(a: Tensor, b: Tensor, share: float, knee: float) -> Tensor:
+    """max(A, B) + share · min(A, B), compressed towards white only."""
+    x = torch.maximum(a, b) + share * torch.minimum(a, b)
+    return torch.where(x > 0.5, compress(x, knee), x)
+
+
+def tones(a: Tensor, b: Tensor, config: TargetConfig) -> tuple[Tensor, Tensor]:
+    """The tone at strength 0 (natural) and at 1 (full contrast)."""
+    if config.tone == "overlap":
+        return torch.maximum(a, b), overlap_tone(a, b, config.overlap, config.knee)
+    natural = compress(natural_tone(a, b, config.natural_share), config.knee)
+    return natural, compress(centred_sum(a, b, config.full_gain), config.knee)
+
+
 def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig) -> Target:
     """The target of a pair at strength ``edit`` (N, 2): sharpen, smooth."""
     gx, gy = strongest_gradient(a, b)
-    full = compress(centred_sum(a, b), config.knee)
+    natural, full = tones(a, b, config)
     if not config.conditioned:
         return Target(full, config.gradient_gain * gx, config.gradient_gain * gy)
     sharpen, smooth = edit[:, :2, None, None].split(1, dim=1)  # (N, 1, 1, 1) each
     activity = _box(gx.abs() + gy.abs(), 7)
     flat = torch.sigmoid((config.flat_threshold - activity) / config.flat_softness)
     gain = config.gradient_gain + config.sharpen_gain * (sharpen - 1.0) - config.smooth_gain * smooth.square() * flat
-    natural = compress(natural_tone(a, b, config.natural_share), config.knee)
     tone = torch.lerp(natural, full, (sharpen / config.full_at).clamp(max=1.0))
     return Target(tone, gain * gx, gain * gy)

@@ -4,44 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.registry import build
 from models.ste import SlotSpec
-from models.token_fusion import TokenFusionModel
+from models.token_fusion import Features, TokenFusionModel
 from models.tokenizer import Tokenizer
 from training.config import load_recipe
 from training.data.images import DataError
 from training.data.pairs import ImagePairs
-from training.data.tone import augment_tone
-from training.run import (
-    CHECKPOINT,
-    NOTES,
-    Run,
-    check_same_recipe,
-    cosine_lr,
-    load_checkpoint,
-    restore_rng,
-    rng_state,
-    save_atomically,
-    seed_everything,
-    source_commit,
-)
+from training.data.sampling import Batch, PairSampler
+from training.record import run_records
+from training.run import CHECKPOINT, cosine_lr, load_checkpoint
 from training.titok_ste_loss import stage_one_loss, stage_two_loss
 from training.titok_ste_recipe import FusionRecipe, Schedule, StrengthDraw
 from training.titok_ste_validation import validate
-from training.tokenizer import load_tokenizer
-
-RECORD = ("kind", "step", "seconds", "device", "recipe", "commit", "date", "data")
-"""What a checkpoint keeps of the run that it started from."""
+from training.tokenizer_files import load_tokenizer
+from training.trainer import Trainer, finite
 
 
 def learning_rate(step: int, schedule: Schedule, *, first_step: int) -> float:
@@ -87,34 +73,57 @@ def start_edit_(model: TokenFusionModel, slots: SlotSpec, norm: float) -> None:
         model.ste.delta[row] = norm * F.normalize(direction, dim=0)
 
 
-class FusionTrainer:
-    """Holds the state of a run between steps."""
+class StageStep(nn.Module):
+    """One forward pass of a stage as one call, which is what data-parallel training needs."""
 
-    def __init__(self, recipe: FusionRecipe, tokenizer: Tokenizer, slots: SlotSpec, data: Path, out: Path) -> None:
-        self.recipe, self.folder, self.slots = recipe, out, slots
-        self.fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
+    def __init__(self, network: TokenFusionModel) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Batch, edit: Tensor | None, keep: float) -> tuple[list[Tensor], Features, Features]:
+        """Stage II (fused image) with ``edit``, (N, S); stage I (both sources rebuilt) without.
+
+        Args:
+            batch: Sources and tokens.
+            edit: Strength per slot, or None for stage I.
+            keep: Stage I only: share of the source in the reference, 0 or 1.
+
+        Returns:
+            Un-clamped float32 images, and the features of both sources.
+        """
+        first = self.network.features(batch.input_a, batch.code_a, edit=edit, box=batch.box)
+        second = self.network.features(batch.input_b, batch.code_b, edit=edit, box=batch.box)
+        if edit is not None:
+            return [self.network.decode_pair(batch.input_a, batch.input_b, first, second).float()], first, second
+        pairs = ((first, batch.input_a), (second, batch.input_b))
+        return [self.network.decode_single(f, keep * x).float() for f, x in pairs], first, second
+
+
+class FusionTrainer(Trainer):
+    """Trains stage I, then stage II."""
+
+    kind = "titok-ste"
+    best_by = ("val/EN", "val/SCD", "val/SSIM")
+
+    def __init__(
+        self, recipe: FusionRecipe, tokenizer: Tokenizer, slots: SlotSpec, data: Path, out: Path, *, devices: int = 1
+    ) -> None:
+        super().__init__(recipe, out, devices=devices)
+        self.recipe, self.slots = recipe, slots
         self.train, self.val = ImagePairs(data, recipe.train), ImagePairs(data, recipe.val)
-        seed_everything(recipe.seed)
-        try:
-            slots.check_tokenizer(tokenizer.tokenizer_id)
-        except ValueError as error:
-            raise DataError(str(error)) from error
-        model = build(recipe.profile, tokenizer, slots)
-        if not isinstance(model, TokenFusionModel):
-            raise DataError(f"profile {recipe.profile!r} is no TiTok+STE model")
-        if recipe.schedule.edit_start == "probe":
-            start_edit_(model, slots, recipe.schedule.edit_norm)
-        self.module = model
-        self.groups = [model.stage1_parameters(), model.fusion_parameters(), model.edit_parameters()]
+        self.module: TokenFusionModel = build_network(recipe, tokenizer, slots)
         schedule = recipe.schedule
+        self.groups = [
+            self.module.stage1_parameters(),
+            self.module.fusion_parameters(),
+            self.module.edit_parameters(),
+        ]
         groups = [{"params": group} for group in self.groups]
         optimizer = torch.optim.Adam(groups, lr=schedule.lr, betas=schedule.betas)
-        self.model, self.optimizer = self.fabric.setup(model, optimizer)
-        for method in ("features", "decode_pair", "decode_single"):
-            self.model.mark_forward_method(method)
-        self.average = deepcopy(model).requires_grad_(False)
-        self.step, self.seconds, self.commit = 0, 0.0, source_commit()
-        self.earlier: list[dict[str, Any]] = []
+        self.model, self.optimizer = self.fabric.setup(StageStep(self.module), optimizer)
+        self.average: TokenFusionModel = deepcopy(self.module).requires_grad_(False)
+        self.sampler = PairSampler(self.train, recipe.sampling, self.module.tokenizer, self.fabric.device)
+        self.ready()
 
     @property
     def stage2_start(self) -> int:
@@ -127,25 +136,26 @@ class FusionTrainer:
         schedule = self.recipe.schedule
         return (schedule.stage1_epochs + schedule.stage2_epochs) * schedule.steps_per_epoch
 
-    def resume(self) -> None:
-        """Go on from the folder's last checkpoint, if there is one.
+    @property
+    def validate_every(self) -> int:
+        """Steps between validations."""
+        return self.recipe.validate_epochs * self.recipe.schedule.steps_per_epoch
+
+    def data_counts(self) -> dict[str, int]:
+        """Training pairs per folder."""
+        return self.train.counts
+
+    def extra_state(self) -> dict[str, Any]:
+        """Profile and slot file; the tokenizer only by its identity in the latter."""
+        return {"profile": self.recipe.profile, "slots": json.dumps(self.slots.to_dict())}
+
+    def load_extra(self, state: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint of another tokenizer.
 
         Raises:
-            DataError: It was begun with another recipe.
-            ValueError: It belongs to another tokenizer.
+            DataError: The message names both.
         """
-        path = self.folder / CHECKPOINT
-        if not path.is_file():
-            return
-        state = load_checkpoint(path)
-        check_same_recipe(state, self.recipe, self.folder)
-        SlotSpec.from_dict(json.loads(state["slots"])).check_tokenizer(self.module.tokenizer.tokenizer_id)
-        self.module.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds, self.commit = state["step"], state["seconds"], state["commit"]
-        self.earlier = state["earlier"]
-        restore_rng(state["rng"])
+        check_tokenizer(SlotSpec.from_dict(json.loads(state["slots"])), self.module.tokenizer)
 
     def start_from(self, run_folder: Path) -> None:
         """Take the averaged weights of a finished run; its record goes into this run's checkpoints.
@@ -158,120 +168,104 @@ class FusionTrainer:
             raise DataError(f"{run_folder} holds a {state['profile']}, the recipe wants a {self.recipe.profile}")
         self.module.load_state_dict(model.state_dict())
         self.average.load_state_dict(model.state_dict())
-        notes = run_folder / NOTES
-        text = notes.read_text() if notes.is_file() else ""
-        self.earlier = [*state["earlier"], {**{key: state[key] for key in RECORD}, "notes": text}]
+        self.earlier = run_records(run_folder, "titok-ste")
 
-    def checkpoint(self, seconds: float) -> None:
-        """Write everything that an exact resume needs; the tokenizer only by its identity."""
-        state: dict[str, Any] = {
-            "kind": "titok-ste",
-            "profile": self.recipe.profile,
-            "model": self.module.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": seconds,
-            "rng": rng_state(),
-            "slots": json.dumps(self.slots.to_dict()),
-            "recipe": self.recipe.model_dump_json(),
-            "commit": self.commit,
-            "date": time.strftime("%Y-%m-%d"),
-            "device": self.fabric.device.type,
-            "data": self.train.counts,
-            "earlier": self.earlier,
-        }
-        save_atomically(state, self.folder / CHECKPOINT)
-
-    def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A batch of targets a, b and of inputs, which may carry extra sensor noise."""
-        s = self.recipe.sampling
-        rows = torch.randint(len(self.train), (s.batch,)).tolist()
-        side = s.sides[int(torch.randint(len(s.sides), ()))]
-        a, b = (self.fabric.to_device(x) for x in self.train.batch(rows, side, crop_share=s.crop_share, zoom=s.zoom))
-        a, b = augment_tone(a, s.tone_a), augment_tone(b, s.tone_b)
-        noisy = [self._noise(x) for x in (a, b)]
-        return a, b, noisy[0], noisy[1]
-
-    def _noise(self, x: Tensor) -> Tensor:
-        s = self.recipe.sampling
-        level = torch.rand(len(x), 1, 1, 1, device=x.device) * s.noise_sigma
-        level = level * (torch.rand(len(x), 1, 1, 1, device=x.device) < s.noise_probability)
-        return (x + level * torch.randn_like(x)).clamp(0, 1)
-
-    def stage_one(self) -> dict[str, Tensor]:
+    def stage_one(self, batch: Batch) -> dict[str, Tensor]:
         """Loss terms of one reconstruction step (eq. 14-16)."""
-        a, b, noisy_a, noisy_b = self.batch()
-        features = [self.model.features(x, self.module.encode(x)) for x in (noisy_a, noisy_b)]
         mixed = float(torch.rand(()) < self.recipe.stage1_mix)
         keep = {"input": 1.0, "zero": 0.0, "mix": mixed}[self.recipe.stage1_reference]
-        outs = [self.model.decode_single(f, keep * x) for f, x in zip(features, (noisy_a, noisy_b), strict=True)]
-        return stage_one_loss((a, b), (outs[0], outs[1]), features[0], features[1], self.recipe.stage1)
+        outs, first, second = self.model(batch, None, keep)
+        return stage_one_loss((batch.a, batch.b), (outs[0], outs[1]), first, second, self.recipe.stage1)
 
-    def stage_two(self) -> dict[str, Tensor]:
+    def stage_two(self, batch: Batch) -> dict[str, Tensor]:
         """Loss terms of one fusion step (eq. 17-18)."""
-        a, b, noisy_a, noisy_b = self.batch()
-        edit = self.fabric.to_device(draw_strength(len(a), len(self.module.slots), self.recipe.strength))
-        fa, fb = (self.model.features(x, self.module.encode(x), edit=edit) for x in (noisy_a, noisy_b))
-        fused = self.model.decode_pair(noisy_a, noisy_b, fa, fb).float()
-        return stage_two_loss(a, b, fused, fa, fb, edit, self.recipe.stage2, self.recipe.target)
+        edit = draw_strength(len(batch.a), len(self.module.slots), self.recipe.strength).to(self.fabric.device)
+        (fused,), first, second = self.model(batch, edit, 0.0)
+        return stage_two_loss(batch.a, batch.b, fused, first, second, edit, self.recipe.stage2, self.recipe.target)
 
     def train_step(self) -> dict[str, Tensor]:
-        """One optimiser step; returns the loss terms."""
+        """One optimiser step; returns the loss and its terms."""
         schedule, second = self.recipe.schedule, self.step >= self.stage2_start
         firsts = (0, self.stage2_start, self.stage2_start)
         ratios = (1.0, 1.0, schedule.edit_lr_ratio)
         for group, first, ratio in zip(self.optimizer.param_groups, firsts, ratios, strict=True):
             group["lr"] = ratio * learning_rate(self.step, schedule, first_step=first)
-        terms = self.stage_two() if second else self.stage_one()
-        loss = torch.stack(list(terms.values())).sum()
-        if not bool(torch.isfinite(loss)):
-            raise RuntimeError(f"loss is not finite at step {self.step}: lower the learning rate or use float32")
+        with self.clock.part("data"):
+            batch = self.sampler.draw()
+        with self.clock.part("forward"):
+            terms = self.stage_two(batch) if second else self.stage_one(batch)
+            loss = finite(torch.stack(list(terms.values())).sum(), self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        torch.nn.utils.clip_grad_norm_([*self.groups[0], *self.groups[1]], schedule.clip)
-        self.optimizer.step()
-        self.module.ste.project_norm_(schedule.edit_norm)
-        self._average()
+        with self.clock.part("backward"):
+            self.fabric.backward(loss)
+        with self.clock.part("step"):
+            self._apply()
         values = {"loss": loss, **terms, "lr": torch.tensor(self.optimizer.param_groups[0]["lr"])}
         return {name: value.detach() for name, value in values.items()}
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        decay = min(self.recipe.schedule.ema, (1 + self.step) / (10 + self.step))
-        for mean, value in zip(self.average.parameters(), self.module.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
+    def _apply(self) -> None:
+        """Clip, step, bound Δ, average."""
+        schedule = self.recipe.schedule
+        # fp16 gradients carry the loss scale: clipping before dividing by it would clip everything
+        self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
+        torch.nn.utils.clip_grad_norm_([*self.groups[0], *self.groups[1]], schedule.clip)
+        self.optimizer.step()
+        self.module.ste.project_norm_(schedule.edit_norm)
+        self.update_average(schedule.ema)
 
-    def fit(self) -> None:
-        """Run to the recipe's last step, validating and saving on the way."""
-        every = self.recipe.validate_epochs * self.recipe.schedule.steps_per_epoch
-        with Run(self.folder, self.recipe, steps=self.steps, start=self.step, seconds=self.seconds) as run:
-            while self.step < self.steps:
-                values = self.train_step()
-                run.record(self.step, values)
-                self.step += 1
-                if self.step % every == 0 or self.step == self.steps:
-                    self.checkpoint(run.seconds)
-                    if self.step > self.stage2_start:
-                        scores, picture = validate(self.average, self.val)
-                        run.write(self.step, scores)
-                        run.image("val/a, b, strength 0 1 2", picture, self.step)
+    def validate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Scores and pictures of stage II; nothing in stage I."""
+        if self.step <= self.stage2_start:
+            return {}, {}
+        scores, picture = validate(self.average, self.val, limit=self.recipe.validate_pairs)
+        return scores, {"val/a, b, strength 0 1 2": picture}
 
 
-def load_trained(run_folder: Path, tokenizer: Tokenizer) -> tuple[TokenFusionModel, dict[str, Any]]:
+def check_tokenizer(slots: SlotSpec, tokenizer: Tokenizer) -> None:
+    """Refuse the slot file of another tokenizer.
+
+    Raises:
+        DataError: The message names both.
+    """
+    try:
+        slots.check_tokenizer(tokenizer.tokenizer_id)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
+def build_network(recipe: FusionRecipe, tokenizer: Tokenizer, slots: SlotSpec) -> TokenFusionModel:
+    """The recipe's network around a tokenizer, its edit at the recipe's start.
+
+    Raises:
+        DataError: The slots belong to another tokenizer, or the profile is no TiTok+STE model.
+    """
+    check_tokenizer(slots, tokenizer)
+    model = build(recipe.profile, tokenizer, slots)
+    if not isinstance(model, TokenFusionModel):
+        raise DataError(f"profile {recipe.profile!r} is no TiTok+STE model")
+    if recipe.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.schedule.edit_start == "probe":
+        start_edit_(model, slots, recipe.schedule.edit_norm)
+    return model
+
+
+def load_trained(
+    run_folder: Path, tokenizer: Tokenizer, *, checkpoint: str = CHECKPOINT
+) -> tuple[TokenFusionModel, dict[str, Any]]:
     """The averaged model of a run folder in eval mode, and its checkpoint's record.
 
     Raises:
-        DataError: The folder holds another kind of run.
-        ValueError: The run used another tokenizer.
+        DataError: The folder holds another kind of run, or the run used another tokenizer.
     """
-    state = load_checkpoint(run_folder / CHECKPOINT)
+    state = load_checkpoint(run_folder / checkpoint)
     if state.get("kind") != "titok-ste":
         raise DataError(f"{run_folder} is a {state.get('kind')} run: give the folder of a titok-ste run")
-    model = build(state["profile"], tokenizer, SlotSpec.from_dict(json.loads(state["slots"])))
+    slots = SlotSpec.from_dict(json.loads(state["slots"]))
+    check_tokenizer(slots, tokenizer)
+    model = build(state["profile"], tokenizer, slots)
     assert isinstance(model, TokenFusionModel)
     model.load_state_dict(state["average"])
-    state.setdefault("earlier", [])
     return model.eval(), state
 
 
@@ -296,13 +290,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start-from", type=Path, help="run folder whose averaged weights to begin with")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
+    parser.add_argument("--devices", type=int, default=1, help="train data parallel on so many GPUs (or CPU processes)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train or go on training."""
     recipe = load_recipe(args.recipe, FusionRecipe, args.set)
     tokenizer = load_tokenizer(args.tokenizer)
-    trainer = FusionTrainer(recipe, tokenizer, read_slots(args.slots), args.data, args.out)
+    trainer = FusionTrainer(recipe, tokenizer, read_slots(args.slots), args.data, args.out, devices=args.devices)
     if args.start_from is not None:
         trainer.start_from(args.start_from)
     trainer.resume()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.token_fusion import Features
-from training.losses import decomposition_loss, gradient, out_of_range, scd, sobel, ssim, ssim_loss
+from training.losses import decomposition_loss, gradient, out_of_range, scd, sobel, ssim, ssim_loss, vif
 from training.targets import Target, TargetConfig, make_target
 from training.titok_ste_recipe import StageOneLoss, StageTwoLoss
 
@@ -76,6 +76,8 @@ def stage_two_loss(
         # natural fusion (sharpen 0) leaves the infrared tone out on purpose, so it is not asked for its correlation
         share = edit[:, 0].clamp(max=1.0) if target.conditioned else torch.ones_like(edit[:, 0])
         terms["scd"] = weights.scd * (share * (2.0 - scd(a, b, fused))).mean()
+    if weights.vif:
+        terms["vif"] = weights.vif * (1.0 - 0.5 * (vif(a, fused) + vif(b, fused))).mean()
     if weights.out_of_range:
         terms["range"] = weights.out_of_range * out_of_range(fused, weights.margin)
     return terms

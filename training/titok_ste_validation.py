@@ -20,8 +20,8 @@ def entropy(image: Tensor) -> float:
 
 
 @torch.no_grad()
-def validate(model: TokenFusionModel, pairs: ImagePairs) -> tuple[dict[str, float], Tensor]:
-    """Fuse every pair at native size.
+def validate(model: TokenFusionModel, pairs: ImagePairs, *, limit: int) -> tuple[dict[str, float], Tensor]:
+    """Fuse the first ``limit`` pairs at native size.
 
     Returns:
         Means of EN, SD (grey levels), SCD, SSIM (sum over both sources), clipped share (percent, beyond the
@@ -31,7 +31,8 @@ def validate(model: TokenFusionModel, pairs: ImagePairs) -> tuple[dict[str, floa
     device = next(model.parameters()).device
     sums: dict[str, float] = {}
     picture = torch.zeros(0)
-    for row in range(len(pairs)):
+    count = min(limit, len(pairs))
+    for row in range(count):
         a, b = (x.to(device) for x in pairs.full(row))
         code_a, code_b = model.encode(a), model.encode(b)
         outs = {g: model.fuse(a, b, code_a, code_b, a.new_full((1, len(model.slots)), g)).float() for g in STRENGTHS}
@@ -49,7 +50,7 @@ def validate(model: TokenFusionModel, pairs: ImagePairs) -> tuple[dict[str, floa
             **{f"gradient{g:.0f}": float(gradient(outs[g]).mean()) for g in STRENGTHS},
         }
         for name, value in values.items():
-            sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + value / len(pairs)
+            sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + value / count
         if row == 0:
             picture = torch.cat([a, b, *outs.values()], dim=3)[0, 0].cpu()
     return sums, picture

@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
+import math
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.tokenizer import TOKENIZERS, TokenDecoder, Tokenizer
-from training.config import ImageFolder, OptimConfig, Precision, Strict, load_recipe
+from models.tokenizer import TOKENIZERS, Tokenizer, build_decoder
+from training.config import ImageFolder, OptimConfig, Recipe, Strict, load_recipe
 from training.data.images import DataError
 from training.data.squares import SquareImages, random_resized_crop
 from training.data.tone import ToneConfig, augment_tone
 from training.losses import sobel, ssim_loss
-from training.run import (
-    CHECKPOINT,
-    Run,
-    check_same_recipe,
-    cosine_lr,
-    load_checkpoint,
-    restore_rng,
-    rng_state,
-    save_atomically,
-    seed_everything,
-    source_commit,
-)
-
-BUNDLED = "tokenizer.safetensors"
-"""File of a bundle that holds the tokenizer's weights."""
+from training.record import run_records
+from training.run import cosine_lr
+from training.tokenizer_files import load_tokenizer
+from training.trainer import Trainer, finite
 
 
 class LossWeights(Strict):
@@ -48,7 +35,7 @@ class LossWeights(Strict):
     quantizer: float
 
 
-class TokenizerRecipe(Strict):
+class TokenizerRecipe(Recipe):
     """Everything that decides a tokenizer run.
 
     Attributes:
@@ -56,19 +43,23 @@ class TokenizerRecipe(Strict):
         continuous_share: Share of the steps before quantization is switched on.
         reseed_every: Steps after which codes unused since the last time are re-seeded.
         reseed_until: Share of the steps after which no code is moved any more.
+        decoder_share: Share of the steps at the start that train the decoder alone; for a run that starts from a
+            finished tokenizer, whose decoder was thrown away.
+        tokenizer_lr_ratio: Learning rate of the tokenizer relative to the decoder's. When the tokenizer joins, it
+            warms up anew: at full rate a decoder of a few hundred steps would undo what it knows.
     """
 
     tokenizer: str
-    seed: int
     steps: int
     batch: int
-    precision: Precision
     cache_side: int
     crop_min_area: float
     mix_probability: float
     continuous_share: float
     reseed_every: int
     reseed_until: float
+    decoder_share: float = 0.0
+    tokenizer_lr_ratio: float = 1.0
     validate_every: int
     train: list[ImageFolder]
     val: list[ImageFolder]
@@ -83,7 +74,7 @@ class Autoencoder(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.tokenizer = Tokenizer(TOKENIZERS[name])
-        self.decoder = TokenDecoder(TOKENIZERS[name])
+        self.decoder = build_decoder(TOKENIZERS[name])
 
     def forward(self, square: Tensor, *, quantize: bool) -> dict[str, Tensor]:
         """Reconstruct (N, 3, S, S); without ``quantize`` the tokens are only normalised."""
@@ -111,91 +102,102 @@ def reconstruction_loss(output: Tensor, target: Tensor, weights: LossWeights) ->
     }
 
 
-class TokenizerTrainer:
-    """Holds the state of a run between steps."""
+def warm_cosine_lr(step: int, steps: int, optim: OptimConfig, *, first_step: int) -> float:
+    """Cosine over the whole run, with a linear warm-up from the step at which a group of weights joins."""
+    whole = cosine_lr(step, steps, peak=optim.lr, warmup=0, min_ratio=optim.min_lr_ratio)
+    return whole * min(1.0, max(0, step - first_step + 1) / max(1, optim.warmup_steps))
 
-    def __init__(self, recipe: TokenizerRecipe, data_root: Path, folder: Path) -> None:
-        self.recipe, self.folder = recipe, folder
-        self.fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
+
+class TokenizerTrainer(Trainer):
+    """Trains tokenizer and decoder together."""
+
+    kind = "tokenizer"
+
+    def __init__(self, recipe: TokenizerRecipe, data_root: Path, folder: Path, *, devices: int = 1) -> None:
+        super().__init__(recipe, folder, devices=devices)
+        self.recipe = recipe
         self.side = TOKENIZERS[recipe.tokenizer].image_size
         self.train = SquareImages(data_root, recipe.train, recipe.cache_side)
         self.val = SquareImages(data_root, recipe.val, self.side)
-        seed_everything(recipe.seed)
-        model = Autoencoder(recipe.tokenizer)
+        self.module: Autoencoder = Autoencoder(recipe.tokenizer)
         optim = recipe.optim
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay
-        )
-        self.module = model
-        self.model, self.optimizer = self.fabric.setup(model, optimizer)
-        self.average = deepcopy(model).requires_grad_(False)
+        groups = [{"params": part.parameters()} for part in (self.module.decoder, self.module.tokenizer)]
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
+        self.model, self.optimizer = self.fabric.setup(self.module, optimizer)
+        self.average: Autoencoder = deepcopy(self.module).requires_grad_(False)
         self.used = torch.zeros(TOKENIZERS[recipe.tokenizer].codebook_size, dtype=torch.bool)
-        self.step, self.seconds, self.commit = 0, 0.0, source_commit()
+        self.ready()
 
-    def resume(self) -> None:
-        """Go on from the last checkpoint of the folder, if there is one.
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.recipe.steps
+
+    @property
+    def validate_every(self) -> int:
+        """Steps between validations."""
+        return self.recipe.validate_every
+
+    def data_counts(self) -> dict[str, int]:
+        """Training images per folder."""
+        return self.train.counts
+
+    def extra_state(self) -> dict[str, Any]:
+        """Architecture, and the codes used since the last re-seeding."""
+        return {"name": self.recipe.tokenizer, "used": self.used}
+
+    def load_extra(self, state: Mapping[str, Any]) -> None:
+        """Take back the codes used."""
+        self.used = state["used"]
+
+    def start_from(self, source: Path) -> None:
+        """Begin with a finished tokenizer, from its run folder or a bundle; its record goes into the checkpoints.
 
         Raises:
-            DataError: It was begun with another recipe.
+            DataError: It has another architecture.
         """
-        path = self.folder / CHECKPOINT
-        if not path.is_file():
-            return
-        state = load_checkpoint(path)
-        check_same_recipe(state, self.recipe, self.folder)
-        self.module.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.used, self.step, self.seconds = state["used"], state["step"], state["seconds"]
-        self.commit = state["commit"]
-        restore_rng(state["rng"])
-
-    def checkpoint(self, seconds: float) -> None:
-        """Write everything that an exact resume needs."""
-        state: dict[str, Any] = {
-            "kind": "tokenizer",
-            "name": self.recipe.tokenizer,
-            "model": self.module.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "used": self.used,
-            "step": self.step,
-            "seconds": seconds,
-            "rng": rng_state(),
-            "recipe": self.recipe.model_dump_json(),
-            "commit": self.commit,
-            "date": time.strftime("%Y-%m-%d"),
-            "device": self.fabric.device.type,
-            "data": self.train.counts,
-        }
-        save_atomically(state, self.folder / CHECKPOINT)
+        tokenizer = load_tokenizer(source)
+        if tokenizer.config != self.module.tokenizer.config:
+            wanted = self.recipe.tokenizer
+            raise DataError(f"{source} holds a {tokenizer.config.name}, the recipe wants a {wanted}")
+        for model in (self.module, self.average):
+            model.tokenizer.load_state_dict(tokenizer.state_dict())
+        self.earlier = run_records(source, "tokenizer")
 
     def batch(self) -> Tensor:
         """One augmented batch, (N, 1, S, S) on the device."""
         recipe = self.recipe
-        rows = torch.randint(len(self.train), (recipe.batch,))
+        rows = self.train.draw(recipe.batch)
         x = self.fabric.to_device(self.train.batch(rows, mix_probability=recipe.mix_probability))
         return augment_tone(random_resized_crop(x, self.side, recipe.crop_min_area), recipe.tone)
 
     def train_step(self) -> dict[str, Tensor]:
         """One optimiser step; returns the loss terms."""
         recipe, optim = self.recipe, self.recipe.optim
-        lr = cosine_lr(self.step, recipe.steps, peak=optim.lr, warmup=optim.warmup_steps, min_ratio=optim.min_lr_ratio)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        joined = math.ceil(recipe.decoder_share * recipe.steps)
+        for group, first, ratio in zip(
+            self.optimizer.param_groups, (0, joined), (1.0, recipe.tokenizer_lr_ratio), strict=True
+        ):
+            group["lr"] = ratio * warm_cosine_lr(self.step, recipe.steps, optim, first_step=first)
         quantize = self.step >= recipe.continuous_share * recipe.steps
-        x = self.batch()
-        out = self.model(x.expand(-1, 3, -1, -1), quantize=quantize)
-        terms = reconstruction_loss(out["image"].float().mean(1, keepdim=True), x, recipe.loss)
-        terms["quantizer"] = recipe.loss.quantizer * out["loss"]
-        loss = torch.stack(list(terms.values())).sum()
-        self.optimizer.zero_grad()
-        self.fabric.backward(loss)
-        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=optim.clip)
-        self.optimizer.step()
+        self.module.tokenizer.requires_grad_(self.step >= joined)
+        with self.clock.part("data"):
+            x = self.batch()
+        with self.clock.part("forward"):
+            out = self.model(x.expand(-1, 3, -1, -1), quantize=quantize)
+            terms = reconstruction_loss(out["image"].float().mean(1, keepdim=True), x, recipe.loss)
+            terms["quantizer"] = recipe.loss.quantizer * out["loss"]
+            loss = finite(torch.stack(list(terms.values())).sum(), self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.clock.part("backward"):
+            self.fabric.backward(loss)
+        with self.clock.part("step"):
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=optim.clip)
+            self.optimizer.step()
         self._count_codes(out, quantize)
-        self._average(optim.ema)
-        return {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, "lr": torch.tensor(lr)}
+        self.update_average(optim.ema)
+        lr = torch.tensor(self.optimizer.param_groups[0]["lr"])
+        return {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, "lr": lr}
 
     def _count_codes(self, out: dict[str, Tensor], quantize: bool) -> None:
         if not quantize:
@@ -212,15 +214,8 @@ class TokenizerTrainer:
             self.used.zero_()
 
     @torch.no_grad()
-    def _average(self, decay: float) -> None:
-        # early averages would remember the random initial weights, hence the ramp
-        decay = min(decay, (1 + self.step) / (10 + self.step))
-        for mean, value in zip(self.average.parameters(), self.module.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
-
-    @torch.no_grad()
-    def validate(self) -> tuple[dict[str, float], Tensor]:
-        """PSNR per folder and code usage of the averaged model, and a picture of reconstructions."""
+    def validate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR per folder and code usage of the averaged model; images above their reconstructions."""
         quantize = self.step >= self.recipe.continuous_share * self.recipe.steps
         x = self.val.batch(torch.arange(len(self.val)))
         outs, codes = [], set()
@@ -237,55 +232,24 @@ class TokenizerTrainer:
         values["val/codes_used"] = float(len(codes))
         show = torch.linspace(0, len(x) - 1, 12).long()
         rows = torch.cat([torch.cat(list(x[show, 0]), dim=1), torch.cat(list(y[show, 0]), dim=1)])
-        return values, rows
-
-    def fit(self) -> None:
-        """Run to the recipe's last step."""
-        with Run(self.folder, self.recipe, steps=self.recipe.steps, start=self.step, seconds=self.seconds) as run:
-            while self.step < self.recipe.steps:
-                values = self.train_step()
-                run.record(self.step, values)
-                self.step += 1
-                if self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps:
-                    self.checkpoint(run.seconds)
-                    scores, picture = self.validate()
-                    run.write(self.step, scores)
-                    run.image("val/reconstruction", picture, self.step)
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """A trained tokenizer in eval mode.
-
-    Args:
-        folder: A run folder (the averaged weights are taken), or a released bundle.
-
-    Raises:
-        DataError: The folder holds neither.
-    """
-    if (folder / BUNDLED).is_file():
-        name = json.loads((folder / "slots.json").read_text())["tokenizer_id"].partition(":")[0]
-        tokenizer = Tokenizer(TOKENIZERS[name])
-        tokenizer.load_published(load_file(folder / BUNDLED))
-        return tokenizer.eval().requires_grad_(False)
-    state = load_checkpoint(folder / CHECKPOINT)
-    if state.get("kind") != "tokenizer":
-        raise DataError(f"{folder} is a {state.get('kind')} run: give the folder of a tokenizer run, or of a bundle")
-    model = Autoencoder(state["name"])
-    model.load_state_dict(state["average"])
-    return model.tokenizer.eval().requires_grad_(False)
+        return values, {"val/reconstruction": rows}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training tokenizer``."""
     parser.add_argument("--recipe", default="t32-tiny6-128", help="recipe name or .yaml path")
     parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
+    parser.add_argument("--start-from", type=Path, help="run folder or bundle whose tokenizer to begin with")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
+    parser.add_argument("--devices", type=int, default=1, help="train data parallel on so many GPUs (or CPU processes)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train or go on training."""
     recipe = load_recipe(args.recipe, TokenizerRecipe, args.set)
-    trainer = TokenizerTrainer(recipe, args.data, args.out)
+    trainer = TokenizerTrainer(recipe, args.data, args.out, devices=args.devices)
+    if args.start_from is not None:
+        trainer.start_from(args.start_from)
     trainer.resume()
     trainer.fit()

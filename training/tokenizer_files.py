@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from models.tokenizer import TOKENIZERS, TiTok, TokenDecoder, Tokenizer, TokenizerConfig
+from models.tokenizer import TOKENIZERS, TiTok, Tokenizer, TokenizerConfig, build_decoder
 from models.tokenizer.checkpoint import matching_state
 from models.tokenizer.tokenizer import TOKEN_MODULES
 from training.data.images import DataError
@@ -101,11 +101,11 @@ def load_reconstructor(path: Path, device: torch.device | str = "cpu") -> Recons
     if weights.config.pixel_width:
         titok = _filled(TiTok, weights).to(device)
         return Reconstructor(titok, lambda codes: _luminance(titok.decode(codes)))
-    tokenizer, decoder = _filled(Tokenizer, weights).to(device), _filled(TokenDecoder, weights).to(device)
+    tokenizer, decoder = _filled(Tokenizer, weights).to(device), _filled(build_decoder, weights).to(device)
     return Reconstructor(tokenizer, lambda codes: decoder(codes).mean(dim=1, keepdim=True).clamp(0, 1))
 
 
-def _filled(kind: type[ModuleT], weights: _Weights) -> ModuleT:
+def _filled(kind: Callable[[TokenizerConfig], ModuleT], weights: _Weights) -> ModuleT:
     """A frozen module with the weights of a file; no time goes into random numbers that they would replace."""
     with torch.device("meta"):
         module = kind(weights.config)
@@ -158,7 +158,9 @@ def _read_run(file: Path) -> _Weights:
         raise DataError(
             f"{file.parent} is a {state.get('kind')} run: give the folder of a tokenizer run, or of a bundle"
         )
-    average = {name.removeprefix("tokenizer."): value for name, value in state["average"].items()}
+    # A tokenizer is known by the checksum of its weights. Rounded here, before anything is trained on it, it keeps that
+    # identity when a bundle stores it as float16.
+    average = {name.removeprefix("tokenizer."): value.half().float() for name, value in state["average"].items()}
     return _Weights(file, _config(state["name"], file.parent), average)
 
 

@@ -37,6 +37,7 @@ class TokenizerConfig:
     image_size: int = 256
     patch_size: int = 16
     decoder_layers: int = 0
+    decoder: Literal["vit", "conv"] = "vit"
     pixel_width: int = 0
 
     def __post_init__(self) -> None:

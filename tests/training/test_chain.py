@@ -27,6 +27,9 @@ FUSION_SET = [
 ]  # fmt: skip
 
 
+STORAGE = {"storage": "float16", "checkpoint": "last"}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def tiny_tokenizer():
     tiny = tokenizer_config.TokenizerConfig(
@@ -38,11 +41,13 @@ def tiny_tokenizer():
 
 
 def train_tokenizer(data, out, *extra):
-    tokenizer.run(Namespace(recipe="t32-tiny6-128", data=data, out=out, set=[*TOKENIZER_SET, *extra]))
+    options = {"recipe": "t32-tiny6-128", "data": data, "out": out, "start_from": None, "devices": 1}
+    tokenizer.run(Namespace(**options, set=[*TOKENIZER_SET, *extra]))
 
 
 def train_fusion(data, folder, out, *extra):
-    args = {"tokenizer": folder / "tokenizer", "slots": folder / "slots.json", "out": out, "start_from": None}
+    args = {"tokenizer": folder / "tokenizer", "slots": folder / "slots.json", "out": out}
+    args |= {"start_from": None, "devices": 1}
     titok_ste.run(Namespace(recipe="titok-ste-lite", data=data, set=[*FUSION_SET, *extra], **args))
 
 
@@ -63,7 +68,9 @@ def chain(data_root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(chain):
     out = chain / "bundle"
-    export.run(Namespace(tokenizer=chain / "tokenizer", run=chain / "fusion", card="titok-ste-lite", out=out))
+    export.run(
+        Namespace(tokenizer=chain / "tokenizer", run=chain / "fusion", card="titok-ste-lite", out=out, **STORAGE)
+    )
     return out
 
 
@@ -89,8 +96,8 @@ def cut_after_checkpoint(patch, trainer, step):
     """Ends a run right after it wrote its checkpoint of a step."""
     write = trainer.checkpoint
 
-    def write_and_cut(self, seconds):
-        write(self, seconds)
+    def write_and_cut(self, seconds, **options):
+        write(self, seconds, **options)
         if self.step == step:
             raise PowerCutError
 
@@ -162,7 +169,7 @@ def test_slots_of_another_tokenizer_are_refused(data_root, chain, tmp_path):
     (tmp_path / "slots.json").write_text(json.dumps(slots))
     args = Namespace(
         recipe="titok-ste-lite", data=data_root, tokenizer=chain / "tokenizer", slots=tmp_path / "slots.json",
-        out=tmp_path / "f", set=FUSION_SET, start_from=None,
+        out=tmp_path / "f", set=FUSION_SET, start_from=None, devices=1,
     )  # fmt: skip
     with pytest.raises(ValueError, match="probe that tokenizer"):
         titok_ste.run(args)
@@ -205,7 +212,7 @@ def test_a_bundle_stands_in_for_the_tokenizer_run(chain, bundle):
     from_bundle = tokenizer.load_tokenizer(bundle)
     assert from_bundle.tokenizer_id == from_run.tokenizer_id
     again = chain / "again"
-    export.run(Namespace(tokenizer=bundle, run=chain / "fusion", card="titok-ste-lite", out=again))
+    export.run(Namespace(tokenizer=bundle, run=chain / "fusion", card="titok-ste-lite", out=again, **STORAGE))
     cards = [json.loads((folder / "card.json").read_text()) for folder in (bundle, again)]
     assert cards[0]["training"] == cards[1]["training"]
     assert cards[0]["files"]["tokenizer.safetensors"] == cards[1]["files"]["tokenizer.safetensors"]
@@ -219,7 +226,7 @@ def test_a_fusion_run_is_no_tokenizer(chain):
 
 
 def test_a_run_can_start_from_another_and_the_card_names_both(data_root, chain, tmp_path):
-    args = {"tokenizer": chain / "tokenizer", "slots": chain / "slots.json", "out": tmp_path / "tuned"}
+    args = {"tokenizer": chain / "tokenizer", "slots": chain / "slots.json", "out": tmp_path / "tuned", "devices": 1}
     settings = [*FUSION_SET, "schedule.stage1_epochs=0", "schedule.stage2_epochs=1", "schedule.lr=1e-9"]
     start = chain / "fusion"
     titok_ste.run(Namespace(recipe="titok-ste-lite", data=data_root, set=settings, start_from=start, **args))
@@ -228,7 +235,9 @@ def test_a_run_can_start_from_another_and_the_card_names_both(data_root, chain, 
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
     export.run(
-        Namespace(tokenizer=chain / "tokenizer", run=tmp_path / "tuned", card="titok-ste-lite", out=tmp_path / "b")
+        Namespace(
+            tokenizer=chain / "tokenizer", run=tmp_path / "tuned", card="titok-ste-lite", out=tmp_path / "b", **STORAGE
+        )
     )
     card = ModelCard.model_validate_json((tmp_path / "b" / "card.json").read_text())
     assert [run.steps for run in card.training.runs] == [6, 6, 2]

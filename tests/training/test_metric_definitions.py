@@ -165,8 +165,7 @@ def test_edges_are_thin_and_keep_off_the_border():
     image[:, 8:] = 200.0
     edges = edge_map(image)
     assert set(np.unique(edges)) == {0.0, 1.0}
-    np.testing.assert_array_equal(
-        edges[1:-1].sum(axis=1), 1.0
-    )  # the step lies between two columns; one of them is kept
+    # the step lies between two columns, one of which is kept
+    np.testing.assert_array_equal(edges[1:-1].sum(axis=1), 1.0)
     assert not edges[[0, -1]].any()
     np.testing.assert_array_equal(edge_map(image.T), edges.T)

@@ -1,4 +1,4 @@
-"""Image pairs held in memory, and random square samples of them."""
+"""Image pairs held in memory at native size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from training.config import PairFolder
 from training.data.folders import find_pairs
@@ -53,37 +52,3 @@ class ImagePairs:
         """One whole pair, two (1, 1, H, W) tensors in [0, 1]."""
         a, b = (torch.from_numpy(image.astype(np.float32))[None, None] / 255.0 for image in self.pairs[row])
         return a, b
-
-    def sample(self, row: int, side: int, *, crop: bool, zoom: float) -> Tensor:
-        """A random square of one pair.
-
-        Args:
-            row: Which pair.
-            side: Output side in pixels.
-            crop: Cut a native-size window (resized by up to ``zoom`` either way); otherwise squash the whole frame.
-            zoom: Largest factor of the random resize of a crop, at least 1.
-
-        Returns:
-            (2, side, side) in [0, 1], randomly flipped.
-        """
-        a, b = self.pairs[row]
-        if crop:
-            H, W = a.shape
-            factor = zoom ** float(torch.empty(()).uniform_(-1.0, 1.0))
-            cut = min(H, W, max(32, round(side * factor)))
-            top = int(torch.randint(H - cut + 1, ()))
-            left = int(torch.randint(W - cut + 1, ()))
-            a, b = (x[top : top + cut, left : left + cut] for x in (a, b))
-        pair = torch.from_numpy(np.stack([a, b]))[None].float() / 255.0
-        if pair.shape[-2:] != (side, side):
-            pair = F.interpolate(pair, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-        if bool(torch.rand(()) < 0.5):
-            pair = pair.flip(3)
-        return pair[0]
-
-    def batch(self, rows: Sequence[int], side: int, *, crop_share: float, zoom: float) -> tuple[Tensor, Tensor]:
-        """Random squares of some pairs: a and b, each (N, 1, side, side)."""
-        crops = torch.rand(len(rows)) < crop_share
-        samples = [self.sample(row, side, crop=bool(c), zoom=zoom) for row, c in zip(rows, crops, strict=True)]
-        a, b = torch.stack(samples).split(1, dim=1)
-        return a.contiguous(), b.contiguous()

@@ -20,11 +20,12 @@ class SquareImages:
     Attributes:
         images: (M, side, side) uint8.
         partner: (M,) row of the other modality of the same scene; a row's own number when it has none.
+        weights: (M,) how often each image is to be drawn.
         counts: Images per folder.
     """
 
     def __init__(self, root: Path, folders: Sequence[ImageFolder], side: int) -> None:
-        squares, partners = [], []
+        squares, partners, weights = [], [], []
         self.counts: dict[str, int] = {}
         offset = 0
         for folder in folders:
@@ -37,13 +38,19 @@ class SquareImages:
                 partner = np.roll(np.arange(len(files)), len(pairs))
             squares.append(read_squares(files, side))
             partners.append(partner + offset)
+            weights.append(np.full(len(files), folder.weight, np.float32))
             offset += len(files)
             self.counts[folder.path] = len(files)
         self.images = torch.from_numpy(np.concatenate(squares))
         self.partner = torch.from_numpy(np.concatenate(partners))
+        self.weights = torch.from_numpy(np.concatenate(weights))
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def draw(self, count: int) -> Tensor:
+        """Random rows by weight, with repetition: (count,)."""
+        return torch.multinomial(self.weights, count, replacement=True)
 
     def batch(self, rows: Tensor, *, mix_probability: float = 0.0) -> Tensor:
         """Images of some rows, (N, 1, side, side) in [0, 1]; a share of them blended with their partner."""

@@ -5,6 +5,8 @@ Every function maps (N, 1, H, W) float32 in [0, 1] to the same shape and range.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -46,16 +48,56 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
     return F.conv2d(y, kernel.reshape(N, 1, 1, 9), groups=N).transpose(0, 1)
 
 
+class ToneDraw(NamedTuple):
+    """One random tone change per image, each (N, 1, 1, 1); noise is drawn when it is applied."""
+
+    changed: Tensor
+    gamma: Tensor
+    contrast: Tensor
+    brightness: Tensor
+    inverted: Tensor
+    sigma: Tensor
+    noise: Tensor
+
+    def rows(self, index: Tensor) -> ToneDraw:
+        """The changes of some of the images."""
+        return ToneDraw(*(value[index] for value in self))
+
+
+def draw_tone(count: int, config: ToneConfig, device: torch.device) -> ToneDraw:
+    """Draw the changes of ``count`` images."""
+    like = torch.empty(count, 1, 1, 1, device=device)
+    return ToneDraw(
+        changed=_chosen(like, config.probability),
+        gamma=torch.exp(_uniform(like, *torch.tensor(config.gamma).log().tolist())),
+        contrast=_uniform(like, *config.contrast),
+        brightness=_uniform(like, -config.brightness, config.brightness),
+        inverted=_chosen(like, config.invert_probability),
+        sigma=_uniform(like, 0.0, config.blur_sigma) * _chosen(like, config.blur_probability),
+        noise=_uniform(like, 0.0, config.noise_sigma) * _chosen(like, config.noise_probability),
+    )
+
+
+def apply_tone(x: Tensor, draw: ToneDraw, mean: Tensor, *, sharp: bool = False) -> Tensor:
+    """Gamma, contrast, brightness, inverted polarity, blur and sensor noise.
+
+    Args:
+        x: (N, 1, H, W) in [0, 1].
+        draw: The change of each image.
+        mean: Grey level around which contrast turns, before gamma, (N, 1, 1, 1). A crop and its frame share it.
+        sharp: Leave out blur and noise: a frame shrunk to the tokenizer's size has lost both.
+    """
+    y = x.clamp(0, 1) ** draw.gamma
+    centre = mean.clamp(0, 1) ** draw.gamma
+    y = (y - centre) * draw.contrast + centre + draw.brightness
+    y = torch.where(draw.inverted, 1.0 - y, y)
+    if not sharp and bool((draw.sigma > 0).any()):
+        y = torch.where(draw.sigma > 0, blur(y, draw.sigma), y)
+    if not sharp and bool((draw.noise > 0).any()):
+        y = y + draw.noise * torch.randn_like(y)
+    return torch.where(draw.changed, y.clamp(0, 1), x)
+
+
 def augment_tone(x: Tensor, config: ToneConfig) -> Tensor:
-    """Gamma, contrast, brightness, blur, sensor noise and inverted polarity, as configured."""
-    y = x.clamp(0, 1) ** torch.exp(_uniform(x, *torch.tensor(config.gamma).log().tolist()))
-    mean = y.mean(dim=(2, 3), keepdim=True)
-    y = (y - mean) * _uniform(x, *config.contrast) + mean
-    y = y + _uniform(x, -config.brightness, config.brightness)
-    y = torch.where(_chosen(x, config.invert_probability), 1.0 - y, y)
-    if config.blur_probability > 0:
-        y = torch.where(_chosen(x, config.blur_probability), blur(y, _uniform(x, 0.0, config.blur_sigma)), y)
-    if config.noise_probability > 0:
-        noise = torch.randn_like(y) * _uniform(x, 0.0, config.noise_sigma)
-        y = torch.where(_chosen(x, config.noise_probability), y + noise, y)
-    return torch.where(_chosen(x, config.probability), y.clamp(0, 1), x)
+    """A random change of each image of a batch, (N, 1, H, W) in [0, 1]."""
+    return apply_tone(x, draw_tone(len(x), config, x.device), x.mean(dim=(2, 3), keepdim=True))

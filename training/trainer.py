@@ -1,0 +1,254 @@
+"""What all trainers share: device and precision, checkpoints, exact resume, averaged weights, the loop.
+
+A trainer supplies one optimiser step and one validation. Multi-GPU runs are data parallel: every process has the
+same weights and draws its own batches, so the effective batch is ``batch`` times the number of devices.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor, nn
+
+from training.clock import Clock
+from training.config import Recipe
+from training.data.images import DataError
+from training.run import (
+    BEST,
+    CHECKPOINT,
+    Run,
+    check_same_recipe,
+    load_checkpoint,
+    restore_rng,
+    rng_state,
+    save_atomically,
+    seed_everything,
+    source_commit,
+)
+
+SAVE_SECONDS = 600.0
+"""A checkpoint is written at least this often, however rare validations are."""
+
+
+def finite(loss: Tensor, step: int) -> Tensor:
+    """The loss itself.
+
+    Raises:
+        DataError: It is not finite.
+    """
+    if not bool(torch.isfinite(loss)):
+        raise DataError(
+            f"the loss is not finite at step {step}: lower the learning rate or use precision=32-true; "
+            "the last checkpoint is whole"
+        )
+    return loss
+
+
+def make_fabric(precision: str, devices: int) -> Fabric:
+    """Device and arithmetic of a run; more than one device trains data parallel."""
+    if devices < 1:
+        raise DataError(f"--devices must be 1 or more, not {devices}")
+    if devices > 1 and torch.cuda.is_available() and torch.cuda.device_count() < devices:
+        raise DataError(f"--devices {devices}, but torch sees {torch.cuda.device_count()} GPU(s)")
+    # stage I leaves the fusion layers and the edit alone, so DDP must look for unused parameters
+    strategy = DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto"
+    fabric = Fabric(accelerator="auto", devices=devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+class Trainer(ABC):
+    """State of a run between steps.
+
+    A subclass sets ``module`` (what is trained and saved), ``average`` (its running mean) and ``optimizer`` in its
+    constructor, after this one.
+
+    Args:
+        recipe: Everything that decides the run.
+        folder: Run folder.
+        devices: Processes to train with.
+
+    Attributes:
+        step: Steps done.
+        clock: Splits the time of a step into parts when a profile asks for it.
+    """
+
+    kind: ClassVar[str]
+    best_by: ClassVar[tuple[str, ...]] = ()
+    module: nn.Module
+    average: nn.Module
+    optimizer: Any
+
+    def __init__(self, recipe: Recipe, folder: Path, *, devices: int = 1) -> None:
+        self.recipe_base, self.folder = recipe, folder
+        self.fabric = make_fabric(recipe.precision, devices)
+        seed_everything(recipe.seed)
+        self.step, self.seconds, self.commit = 0, 0.0, source_commit()
+        self.earlier: list[dict[str, Any]] = []
+        self.history: list[list[float]] = []
+        self.clock = Clock(self.fabric.device)
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Steps of the whole run."""
+
+    @property
+    @abstractmethod
+    def validate_every(self) -> int:
+        """Steps between validations."""
+
+    @abstractmethod
+    def train_step(self) -> dict[str, Tensor]:
+        """One optimiser step; returns the loss and its terms."""
+
+    @abstractmethod
+    def validate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Scores of the averaged model and pictures (H, W) in [0, 1], by name."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """What else a checkpoint of this kind holds."""
+        return {}
+
+    def load_extra(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``extra_state`` returned, and check what must agree with it."""
+        del state
+
+    @abstractmethod
+    def data_counts(self) -> dict[str, int]:
+        """Training images per folder, for the card."""
+
+    def ready(self) -> None:
+        """Give every process random numbers of its own; call at the end of the constructor."""
+        torch.manual_seed(self.recipe_base.seed + 1_000_003 * self.fabric.global_rank)
+
+    def resume(self) -> None:
+        """Go on from the folder's last checkpoint, if there is one.
+
+        Raises:
+            DataError: It is of another kind, recipe or number of devices.
+        """
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return
+        state = load_checkpoint(path)
+        if state.get("kind") != self.kind:
+            raise DataError(f"{self.folder} holds a {state.get('kind')} run, not a {self.kind} run: give another --out")
+        check_same_recipe(state, self.recipe_base, self.folder)
+        if len(state["rng"]) != self.fabric.world_size:
+            raise DataError(
+                f"the run in {self.folder} was begun on {len(state['rng'])} device(s): give --devices "
+                f"{len(state['rng'])}, or another --out"
+            )
+        self.load_extra(state)
+        self.module.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.step, self.seconds, self.commit = state["step"], state["seconds"], state["commit"]
+        self.earlier, self.history = state["earlier"], state["history"]
+        restore_rng(state["rng"][self.fabric.global_rank])
+
+    def state(self, seconds: float) -> dict[str, Any]:
+        """Everything that an exact resume needs, with the random state of every process."""
+        return {
+            "kind": self.kind,
+            "model": self.module.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "step": self.step,
+            "seconds": seconds,
+            "rng": self._all_rng(),
+            "recipe": self.recipe_base.model_dump_json(),
+            "commit": self.commit,
+            "date": time.strftime("%Y-%m-%d"),
+            "device": self.fabric.device.type,
+            "data": self.data_counts(),
+            "earlier": self.earlier,
+            "history": self.history,
+            **self.extra_state(),
+        }
+
+    def _all_rng(self) -> list[dict[str, Tensor]]:
+        own = rng_state()
+        if self.fabric.world_size == 1:
+            return [own]
+        gathered = {name: self.fabric.all_gather(value) for name, value in own.items()}
+        return [{name: rows[rank].cpu() for name, rows in gathered.items()} for rank in range(self.fabric.world_size)]
+
+    def checkpoint(self, seconds: float, *, best: bool = False) -> None:
+        """Write the checkpoint; with ``best`` a second one that later steps do not replace.
+
+        Raises:
+            DataError: The disk is full or not writable; the checkpoint before stays whole.
+        """
+        state = self.state(seconds)  # on every process: it gathers their random states
+        if self.fabric.is_global_zero:
+            save_atomically(state, self.folder / CHECKPOINT)
+            if best:
+                save_atomically(state, self.folder / BEST)
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """Move the averaged weights towards the current ones."""
+        # early averages would remember the random initial weights, hence the ramp
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        for mean, value in zip(self.average.parameters(), self.module.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+
+    def is_best(self, scores: Mapping[str, float]) -> bool:
+        """Whether these scores have the best mean rank over ``best_by`` among all validations of the run so far."""
+        if not self.best_by or not all(name in scores for name in self.best_by):
+            return False
+        self.history.append([scores[name] for name in self.best_by])
+        values = torch.tensor(self.history)  # (V, M)
+        better = (values[None] > values[:, None]).sum(dim=(1, 2))  # (V,) how often another validation beats this one
+        return bool(better[-1] == better.min())
+
+    def fit(self) -> None:
+        """Run to the recipe's last step, validating and saving on the way.
+
+        An interruption (Ctrl-C, SIGTERM) ends the run after the current step, with a checkpoint.
+        """
+        last = self.fabric.is_global_zero
+        with Run(
+            self.folder, self.recipe_base, steps=self.steps, start=self.step, seconds=self.seconds, enabled=last
+        ) as run:
+            saved = run.seconds
+            while self.step < self.steps:
+                values = self.train_step()
+                run.record(self.step, values)
+                self.step += 1
+                stop = self._anyone(run.stop_requested)
+                due = self.step % self.validate_every == 0 or self.step == self.steps
+                if due and not stop:
+                    self._validate(run)
+                if due or stop or self._anyone(run.seconds - saved > SAVE_SECONDS):
+                    self.checkpoint(run.seconds, best=run.best)
+                    saved = run.seconds
+                if stop:
+                    run.say_stopped(self.step)
+
+    def _anyone(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.fabric.world_size == 1:
+            return flag
+        total = self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return bool(total > 0)
+
+    def _validate(self, run: Run) -> None:
+        # every process validates: cheaper than a barrier that may time out, and random numbers stay untouched
+        scores, pictures = self.validate()
+        run.best = self.is_best(scores)
+        run.write(self.step, scores)
+        for name, rows in pictures.items():
+            run.image(name, rows, self.step)
