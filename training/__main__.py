@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": ("training.demo", "the whole chain on drawn pairs, to see in minutes that it works"),
     "draw": ("training.drawn.command", "draw a data root of street pairs, to try the training with"),
     "check-data": ("training.data.check", "check the pairs of a recipe: names, sizes, counts, shared cases"),
+    "profile": ("training.profile", "where the time of a training step goes"),
     "macs": ("training.macs", "count multiply-adds per pixel and per image"),
 }
 

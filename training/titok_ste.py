@@ -122,7 +122,7 @@ class FusionTrainer(Trainer):
         optimizer = torch.optim.Adam(groups, lr=schedule.lr, betas=schedule.betas)
         self.model, self.optimizer = self.fabric.setup(StageStep(self.module), optimizer)
         self.average: TokenFusionModel = deepcopy(self.module).requires_grad_(False)
-        self.sampler = PairSampler(self.train, recipe.sampling, self.module.tokenizer, self.fabric.device)
+        self.sampler = PairSampler(self.train, recipe.sampling, self.module.tokenizer, self.clock)
         self.ready()
 
     @property

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.tokenizer import Tokenizer
+from training.clock import Clock
 from training.config import Strict
 from training.data.pairs import ImagePairs
 from training.data.tone import ToneConfig, ToneDraw, apply_tone, draw_tone
@@ -124,12 +125,13 @@ class PairSampler:
         pairs: What to draw from.
         config: How.
         tokenizer: Frozen; on the device.
-        device: Where batches go.
+        clock: Measures the encoding; its device is where batches go.
     """
 
-    def __init__(self, pairs: ImagePairs, config: Sampling, tokenizer: Tokenizer, device: torch.device) -> None:
-        self.pairs, self.config, self.tokenizer, self.device = pairs, config, tokenizer, device
-        self.cache = TokenCache(pairs, tokenizer, device) if config.tokens == "whole" else None
+    def __init__(self, pairs: ImagePairs, config: Sampling, tokenizer: Tokenizer, clock: Clock) -> None:
+        self.pairs, self.config, self.tokenizer = pairs, config, tokenizer
+        self.clock, self.device = clock, clock.device
+        self.cache = TokenCache(pairs, tokenizer, clock.device) if config.tokens == "whole" else None
 
     def draw(self) -> Batch:
         """A random batch."""
@@ -145,7 +147,8 @@ class PairSampler:
             mean = self._frame_mean(index, places, x)
             y = apply_tone(x, draw, mean)
             outs.append(y)
-            codes.append(self._codes(index, places, draw, mean) if self.cache else self._encode_crop(y))
+            with self.clock.part("encode"):
+                codes.append(self._codes(index, places, draw, mean) if self.cache else self._encode_crop(y))
         a, b = outs
         return Batch(a, b, self._noise(a), self._noise(b), codes[0], codes[1], boxes if self.cache else None)
 
