@@ -24,6 +24,7 @@ COMMANDS = {
     "draw": ("training.drawn.command", "draw a data root of street pairs, to try the training with"),
     "check-data": ("training.data.check", "check the pairs of a recipe: names, sizes, counts, shared cases"),
     "profile": ("training.profile", "where the time of a training step goes"),
+    "curves": ("training.curves", "draw the curves of runs"),
     "macs": ("training.macs", "count multiply-adds per pixel and per image"),
 }
 
