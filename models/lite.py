@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.blocks import BaseBlock, RestormerBlock
+from models.interface import TokenSource
 from models.ste import SlotSpec
 from models.token_fusion import Features, TokenFusionModel
 from models.token_map import resize
-from models.tokenizer import Tokenizer
 from models.tone import compress
 
 FOLD = 8
@@ -137,7 +137,7 @@ class TiTokSTELite(TokenFusionModel):
         config: Sizes.
     """
 
-    def __init__(self, tokenizer: Tokenizer, slots: SlotSpec | None, config: LiteConfig | None = None) -> None:
+    def __init__(self, tokenizer: TokenSource, slots: SlotSpec | None, config: LiteConfig | None = None) -> None:
         super().__init__(tokenizer, slots)
         self.config = config = config or LiteConfig()
         D, C = config.width, 2 * config.detail

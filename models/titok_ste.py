@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import BaseBlock, DetailNode, RestormerBlock
+from models.interface import TokenSource
 from models.ste import SlotSpec
 from models.token_fusion import Features, TokenFusionModel
 from models.token_map import LiftActivation, TokenMap
-from models.tokenizer import Tokenizer
 from models.tone import compress
 
 _KNEE = 0.2
@@ -101,7 +101,7 @@ class TiTokSTE(TokenFusionModel):
         config: The architecture; the ``product`` profile by default.
     """
 
-    def __init__(self, tokenizer: Tokenizer, slots: SlotSpec | None, config: TiTokSTEConfig | None = None) -> None:
+    def __init__(self, tokenizer: TokenSource, slots: SlotSpec | None, config: TiTokSTEConfig | None = None) -> None:
         super().__init__(tokenizer, slots)
         self.config = config = config or PROFILES["product"]
         width, heads = config.width, config.heads

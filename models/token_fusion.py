@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from models.base import FusionModel
+from models.interface import TokenSource
 from models.ste import SelectiveTokenEditing, SlotSpec
-from models.tokenizer import Tokenizer
 
 MIN_SIZE = 32
 
@@ -33,14 +33,14 @@ class TokenFusionModel(FusionModel):
     eval mode and float32, and follows the network from device to device. Save its id beside a checkpoint.
 
     Args:
-        tokenizer: Frozen by this constructor.
+        tokenizer: Frozen by this constructor; a tokenizer, or what an ablation puts in its place.
         slots: Where tokens are edited; ``None`` for a model without edit slots.
 
     Raises:
         ValueError: The slots were probed on another tokenizer.
     """
 
-    def __init__(self, tokenizer: Tokenizer, slots: SlotSpec | None) -> None:
+    def __init__(self, tokenizer: TokenSource, slots: SlotSpec | None) -> None:
         super().__init__()
         self._frozen = (tokenizer.eval().requires_grad_(False),)
         if slots is None:
@@ -54,7 +54,7 @@ class TokenFusionModel(FusionModel):
             self.ste = SelectiveTokenEditing.from_spec(slots)
 
     @property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> TokenSource:
         """The frozen tokenizer."""
         return self._frozen[0]
 

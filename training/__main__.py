@@ -18,6 +18,7 @@ COMMANDS = {
     "tokenizer": ("training.tokenizer", "train a local tokenizer"),
     "titok-ste": ("training.titok_ste", "train TiTok+STE: stage I, then stage II"),
     "probe": ("training.probe", "find the editable token slots of a tokenizer"),
+    "ablate": ("training.ablation.command", "run the rows of the paper's ablation tables, with its values beside ours"),
     "export": ("training.export", "write a bundle: ONNX graphs, weights and card"),
     "evaluate": ("training.evaluation.command", "metrics of bundles and baselines on a folder of pairs"),
     "demo": ("training.demo", "the whole chain on drawn pairs, to see in minutes that it works"),

@@ -7,6 +7,7 @@ in which neither source has structure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -99,6 +100,20 @@ def tones(a: Tensor, b: Tensor, config: TargetConfig) -> tuple[Tensor, Tensor]:
         return torch.maximum(a, b), overlap_tone(a, b, config.overlap, config.knee)
     natural = compress(natural_tone(a, b, config.natural_share), config.knee)
     return natural, compress(centred_sum(a, b, config.full_gain), config.knee)
+
+
+def target_strength(edit: Tensor, slots: Sequence[str]) -> Tensor:
+    """The strengths that a target answers to, sharpen and smooth, (N, 2).
+
+    A model without one of these slots has no say in it, so it is trained for strength 1, the default. Further slots
+    have no target of their own.
+
+    Args:
+        edit: Strength of each of the model's slots, (N, S).
+        slots: Their names.
+    """
+    ones = edit.new_ones(len(edit))
+    return torch.stack([edit[:, slots.index(n)] if n in slots else ones for n in ("sharpen", "smooth")], dim=1)
 
 
 def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig) -> Target:

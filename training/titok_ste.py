@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.interface import TokenSource
 from models.registry import build
 from models.ste import SlotSpec
 from models.token_fusion import Features, TokenFusionModel
-from models.tokenizer import Tokenizer
 from training.config import load_recipe
 from training.data.images import DataError
 from training.data.pairs import ImagePairs
 from training.data.sampling import Batch, PairSampler
 from training.record import run_records
 from training.run import CHECKPOINT, cosine_lr, load_checkpoint
+from training.targets import target_strength
 from training.titok_ste_loss import stage_one_loss, stage_two_loss
 from training.titok_ste_recipe import FusionRecipe, Schedule, StrengthDraw
 from training.titok_ste_validation import validate
@@ -106,7 +107,7 @@ class FusionTrainer(Trainer):
     best_by = ("val/EN", "val/SCD", "val/SSIM")
 
     def __init__(
-        self, recipe: FusionRecipe, tokenizer: Tokenizer, slots: SlotSpec, data: Path, out: Path, *, devices: int = 1
+        self, recipe: FusionRecipe, tokenizer: TokenSource, slots: SlotSpec, data: Path, out: Path, *, devices: int = 1
     ) -> None:
         super().__init__(recipe, out, devices=devices)
         self.recipe, self.slots = recipe, slots
@@ -181,7 +182,8 @@ class FusionTrainer(Trainer):
         """Loss terms of one fusion step (eq. 17-18)."""
         edit = draw_strength(len(batch.a), len(self.module.slots), self.recipe.strength).to(self.fabric.device)
         (fused,), first, second = self.model(batch, edit, 0.0)
-        return stage_two_loss(batch.a, batch.b, fused, first, second, edit, self.recipe.stage2, self.recipe.target)
+        wanted = target_strength(edit, self.module.slots)
+        return stage_two_loss(batch.a, batch.b, fused, first, second, wanted, self.recipe.stage2, self.recipe.target)
 
     def train_step(self) -> dict[str, Tensor]:
         """One optimiser step; returns the loss and its terms."""
@@ -221,7 +223,7 @@ class FusionTrainer(Trainer):
         return scores, {"val/a, b, strength 0 1 2": picture}
 
 
-def check_tokenizer(slots: SlotSpec, tokenizer: Tokenizer) -> None:
+def check_tokenizer(slots: SlotSpec, tokenizer: TokenSource) -> None:
     """Refuse the slot file of another tokenizer.
 
     Raises:
@@ -233,7 +235,7 @@ def check_tokenizer(slots: SlotSpec, tokenizer: Tokenizer) -> None:
         raise DataError(str(error)) from error
 
 
-def build_network(recipe: FusionRecipe, tokenizer: Tokenizer, slots: SlotSpec) -> TokenFusionModel:
+def build_network(recipe: FusionRecipe, tokenizer: TokenSource, slots: SlotSpec) -> TokenFusionModel:
     """The recipe's network around a tokenizer, its edit at the recipe's start.
 
     Raises:
@@ -251,7 +253,7 @@ def build_network(recipe: FusionRecipe, tokenizer: Tokenizer, slots: SlotSpec) -
 
 
 def load_trained(
-    run_folder: Path, tokenizer: Tokenizer, *, checkpoint: str = CHECKPOINT
+    run_folder: Path, tokenizer: TokenSource, *, checkpoint: str = CHECKPOINT
 ) -> tuple[TokenFusionModel, dict[str, Any]]:
     """The averaged model of a run folder in eval mode, and its checkpoint's record.
 

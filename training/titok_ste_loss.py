@@ -56,7 +56,7 @@ def stage_two_loss(
         fused: Network output, not clamped.
         features_a: Features of the first source.
         features_b: Features of the second.
-        edit: Strength per slot, (N, 2).
+        edit: Strength that the target is for, sharpen and smooth, (N, 2).
         weights: Weight of each term; a term of weight 0 is left out.
         target: How strength moves the target.
     """

@@ -62,6 +62,7 @@ def _local(
     layers: int,
     heads: int,
     *,
+    num_tokens: int = 32,
     image_size: int = 256,
     decoder: Literal["vit", "conv"] = "vit",
 ) -> TokenizerConfig:
@@ -70,6 +71,7 @@ def _local(
         width,
         layers,
         heads,
+        num_tokens=num_tokens,
         codebook_size=1024,
         legacy=False,
         image_size=image_size,
@@ -87,6 +89,8 @@ _ALL = (
     _local("t32-256", 256, 8, 4),
     _local("t32-small6", 384, 6, 6),
     _local("t32-tiny6-128", 192, 6, 3, image_size=128, decoder="conv"),
+    _local("t64-tiny6-128", 192, 6, 3, num_tokens=64, image_size=128, decoder="conv"),
+    _local("t128-tiny6-128", 192, 6, 3, num_tokens=128, image_size=128, decoder="conv"),
 )
 
 TOKENIZERS: dict[str, TokenizerConfig] = {config.name: config for config in _ALL}

@@ -140,6 +140,15 @@ def test_slot_file_round_trip():
     assert SelectiveTokenEditing.from_spec(spec).delta.shape == (2, 3)
 
 
+def test_slot_file_without_slots_edits_nothing():
+    data = {**FILE, "positions": [], "channels": [], "names": [], "method": "fixed", "budget": 0}
+    spec = SlotSpec.from_dict(json.loads(json.dumps(data)))
+    assert SlotSpec.from_dict(spec.to_dict()) == spec
+    ste, tokens = SelectiveTokenEditing.from_spec(spec), torch.randn(2, 32, 12)
+    assert torch.equal(ste(tokens, torch.zeros(2, 0)), tokens)
+    assert ste.strength_limit().shape == (0,)
+
+
 def test_slot_file_of_another_tokenizer_is_refused():
     spec = SlotSpec.from_dict(FILE)
     spec.check_tokenizer("t32-256:00ff")

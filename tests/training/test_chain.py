@@ -11,7 +11,7 @@ import torch
 from app.card import ModelCard
 from models.tokenizer import config as tokenizer_config
 from training import __main__ as command_line
-from training import export, probe, titok_ste, tokenizer
+from training import export, titok_ste, tokenizer
 from training.config import load_recipe
 from training.data.images import DataError
 from training.run import CHECKPOINT
@@ -55,12 +55,8 @@ def train_fusion(data, folder, out, *extra):
 def chain(data_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("chain")
     train_tokenizer(data_root, folder / "tokenizer")
-    probe.run(
-        Namespace(
-            tokenizer=folder / "tokenizer", data=data_root, folder=None, amount=1.0, sigma=2.0, seed=1,
-            out=folder / "slots.json",
-        )
-    )  # fmt: skip
+    words = ("--tokenizer", folder / "tokenizer", "--data", data_root, "--seed", 1, "--out", folder / "slots.json")
+    command_line.main(["probe", *map(str, words)])
     train_fusion(data_root, folder, folder / "fusion")
     return folder
 

@@ -217,7 +217,7 @@ def test_command_writes_reports_and_cards(tmp_path, data, capsys):
     ("options", "message"),
     [
         ([], "nothing to evaluate"),
-        (["--baselines", "holiday"], "--baselines takes general"),
+        (["--baselines", "holiday"], "no baselines for 'holiday'; known: general, exposure"),
         (["--baselines", "--size", "large"], "--size must be"),
         (["--baselines", "--sheet", "2"], "need --out"),
         (["--baselines", "--write-card"], "needs --bundle"),
@@ -249,6 +249,14 @@ def test_results_that_cannot_be_written_cost_no_evaluation(data, tmp_path, capsy
 def test_ranks_use_only_metrics_that_were_measured(data, capsys):
     assert command.main(["--data", str(data), "--baselines", "--metrics", "SD", "clip", "--limit", "1"]) == 0
     assert "mean rank over SD." in capsys.readouterr().out
+
+
+def test_exposure_pairs_have_a_baseline_more(data, tmp_path):
+    pytest.importorskip("cv2")
+    options = ["--data", str(data), "--baselines", "exposure", "--metrics", "MEF_SSIM", "--out", str(tmp_path)]
+    assert command.main(options) == 0
+    methods = json.loads((tmp_path / "metrics.json").read_text())["methods"]
+    assert list(methods) == [*BASELINES, "mertens"]
 
 
 def test_ranks_can_use_any_metrics_which_are_then_measured_once(data, tmp_path):

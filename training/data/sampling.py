@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.tokenizer import Tokenizer
+from models.interface import TokenSource
 from training.clock import Clock
 from training.config import Strict
 from training.data.pairs import ImagePairs
@@ -94,7 +94,7 @@ class TokenCache:
         squares: (2, M, S, S) uint8: every frame at the tokenizer's size.
     """
 
-    def __init__(self, pairs: ImagePairs, tokenizer: Tokenizer, device: torch.device) -> None:
+    def __init__(self, pairs: ImagePairs, tokenizer: TokenSource, device: torch.device) -> None:
         self.tokenizer = tokenizer
         S, M = tokenizer.config.image_size, len(pairs)
         self.squares = torch.empty(2, M, S, S, dtype=torch.uint8)
@@ -128,7 +128,7 @@ class PairSampler:
         clock: Measures the encoding; its device is where batches go.
     """
 
-    def __init__(self, pairs: ImagePairs, config: Sampling, tokenizer: Tokenizer, clock: Clock) -> None:
+    def __init__(self, pairs: ImagePairs, config: Sampling, tokenizer: TokenSource, clock: Clock) -> None:
         self.pairs, self.config, self.tokenizer = pairs, config, tokenizer
         self.clock, self.device = clock, clock.device
         self.cache = TokenCache(pairs, tokenizer, clock.device) if config.tokens == "whole" else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.images import DataError
-from training.evaluation.baselines import BASELINES
+from training.evaluation.baselines import TASKS, baselines_for
 from training.evaluation.controls import controls_of
 from training.evaluation.groups import read_groups
 from training.evaluation.markdown import means_table
@@ -20,10 +20,7 @@ from training.evaluation.pairs import Pair, load_pairs
 from training.evaluation.report import card_entry, write_json, write_report
 from training.evaluation.runner import Bundle, write_evaluation
 from training.evaluation.selection import (
-    BASELINE_KINDS,
-    GENERAL,
     AnyMethod,
-    choose_baselines,
     choose_methods,
     choose_metrics,
     choose_references,
@@ -60,9 +57,9 @@ def _add_methods(what: argparse._ArgumentGroup) -> None:
     what.add_argument(
         "--baselines",
         nargs="?",
-        const=GENERAL,
-        metavar="KIND",
-        help=f"add {', '.join(BASELINES)}; KIND of pairs: {', '.join(BASELINE_KINDS)} (default: {GENERAL})",
+        const=TASKS[0],
+        metavar="TASK",
+        help=f"add {', '.join(baselines_for(TASKS[0]))}; TASK exposure: OpenCV's Mertens too (default: {TASKS[0]})",
     )
     what.add_argument(
         "--controls",
@@ -133,8 +130,8 @@ def _run(args: argparse.Namespace) -> None:
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # now, so that a bad folder costs no evaluation
     bundles = name_bundles([Bundle(folder, threads=args.threads) for folder in args.bundle])
-    kind = args.baselines or (GENERAL if args.write_card else None)
-    baselines = choose_baselines(kind) if kind else {}
+    task = args.baselines or (TASKS[0] if args.write_card else None)
+    baselines = baselines_for(task) if task else {}
     methods = choose_methods(bundles, args.fused, baselines)
     pairs = load_pairs(args.data, args.a, args.b, size=side, limit=args.limit)
     models = _add_controls(methods, bundles, pairs) if args.controls else {}

@@ -6,16 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from training.data.images import DataError
-from training.evaluation.baselines import BASELINES
 from training.evaluation.methods import FusedFolder, Method, PairMethod
 from training.evaluation.metrics import METRICS, RANKED, find_metrics
 from training.evaluation.runner import Bundle
 
 AnyMethod = Method | PairMethod
-
-GENERAL = "general"
-BASELINE_KINDS: dict[str, dict[str, Method]] = {GENERAL: BASELINES}
-"""Baselines by kind of image pair."""
 
 
 def parse_size(text: str) -> int | None:
@@ -77,17 +72,6 @@ def _short_path(folder: Path, rivals: Sequence[Path]) -> str:
         if all(rival.parts[-count:] != folder.parts[-count:] for rival in rivals):
             return "/".join(folder.parts[-count:])
     return str(folder)
-
-
-def choose_baselines(kind: str) -> dict[str, Method]:
-    """The baselines of a kind of image pair.
-
-    Raises:
-        DataError: There are none of that kind.
-    """
-    if kind not in BASELINE_KINDS:
-        raise DataError(f"--baselines takes {', '.join(BASELINE_KINDS)}, not {kind!r}")
-    return dict(BASELINE_KINDS[kind])
 
 
 def choose_methods(

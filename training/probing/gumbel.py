@@ -95,7 +95,7 @@ class Selection:
     @property
     def entropy(self) -> list[float]:
         """Entropy of each slot's frequency in bits: 0 for a settled choice, log₂ K for none."""
-        return [float(-(p[p > 0] * p[p > 0].log2()).sum()) for p in self.frequency]
+        return [max(0.0, float(torch.special.entr(p).sum()) / math.log(2.0)) for p in self.frequency]
 
 
 def temperature(step: int, settings: SearchSettings) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from training.probing.edited import EditedFusion
 from training.probing.exhaustive import Check, channel_slopes
 from training.probing.gumbel import Selection
-from training.probing.settings import CheckSettings
+from training.probing.settings import CheckSettings, Modality
 from training.probing.slots import GROUP, Found, Slot
 
 
@@ -29,7 +29,7 @@ def best_of(selections: Sequence[Selection]) -> Selection:
     return max(selections, key=lambda selection: selection.score)
 
 
-def find_gumbel(selections: Mapping[str, Sequence[Selection]], check: Check) -> Found:
+def find_gumbel(selections: Mapping[Modality, Sequence[Selection]], check: Check) -> Found:
     """Slots of the best search; each edits the steadiest channel group of its position.
 
     Args:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from models.registry import build
 from models.token_fusion import TokenFusionModel
 from models.tokenizer import Tokenizer
+from models.tokenizer.checkpoint import matching_state
 from training.data.images import DataError
 from training.titok_ste import load_trained, read_slots
 from training.tokenizer_files import load_tokenizer
@@ -33,16 +35,19 @@ def load_model(path: Path, tokenizer_folder: Path | None = None) -> TokenFusionM
     tokenizer = load_tokenizer(tokenizer_folder or path)
     try:
         model = _from_bundle(path, tokenizer) if bundle else load_trained(path, tokenizer)[0]
-    except (ValueError, RuntimeError) as error:  # another tokenizer, or weights of another network
+    except (ValueError, SafetensorError) as error:  # another tokenizer, weights of another network, a damaged file
         raise DataError(f"{path}: {error}") from error
     return model.eval().requires_grad_(False)
 
 
 def _from_bundle(folder: Path, tokenizer: Tokenizer) -> TokenFusionModel:
-    card = json.loads((folder / "card.json").read_text())
-    profile = json.loads(card["training"]["runs"][-1]["recipe"])["profile"]
+    try:
+        runs = json.loads((folder / "card.json").read_text())["training"]["runs"]
+        profile = json.loads(runs[-1]["recipe"])["profile"]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"card.json does not tell which network the bundle holds ({error!r})") from error
     model = build(profile, tokenizer, read_slots(folder / "slots.json"))
     if not isinstance(model, TokenFusionModel):
         raise DataError(f"the profile {profile!r} has no tokens to probe")
-    model.load_state_dict(load_file(folder / _WEIGHTS))
+    model.load_state_dict(matching_state(model, load_file(folder / _WEIGHTS), profile))
     return model

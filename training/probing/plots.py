@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -61,10 +62,12 @@ def save_check(check: Check, chosen: Sequence[tuple[int, int]], folder: Path) ->
         chosen: Position and channel group of each slot; framed.
         folder: Where ``stability.png`` goes.
     """
-    tables = {"stability |mean| / std": check.stability, "largest score J of both signs": check.score.amax(dim=2)}
+    best = check.score.amax(dim=2).clamp_min(0.0)
+    tables = {"stability |mean| / std": (check.stability, 1.0), "largest score J of both signs": (best, 0.4)}
     figure, rows = _grid(len(tables), 2.0)
-    for axes, (title, table) in zip(rows, tables.items(), strict=True):
-        image = axes.imshow(table.T.numpy(), aspect="auto", origin="lower", cmap="viridis")
+    for axes, (title, (table, power)) in zip(rows, tables.items(), strict=True):
+        # scores of different positions differ by orders of magnitude: the power keeps weak ones visible
+        image = axes.imshow(table.T.numpy(), aspect="auto", origin="lower", norm=PowerNorm(power, vmin=0.0))
         figure.colorbar(image, ax=axes, pad=0.01)
         axes.set_title(title, fontsize=9, loc="left")
         groups = table.shape[1]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.interface import TokenSource
 from models.ste import SlotSpec
 from models.token_fusion import TokenFusionModel
-from models.tokenizer import Tokenizer
 from training.config import ImageFolder, PairFolder
 from training.data.images import DataError
 from training.data.squares import SquareImages
@@ -98,7 +98,7 @@ class Prober:
         return None if options.run is None else load_model(options.run, options.tokenizer).to(self.device)
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> TokenSource:
         """The tokenizer that the slots belong to."""
         if self.model is not None:
             return self.model.tokenizer

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.interface import TokenSource
 from models.ste import SlotSpec
-from models.tokenizer import Tokenizer
 from training.data.images import DataError
 from training.probing.edited import EditedFusion
 from training.probing.measures import MEASURES, score
@@ -115,7 +115,11 @@ def order_by_effect(effects: Sequence[Effect]) -> list[int]:
 
 
 def make_spec(
-    found: Found, tokenizer: Tokenizer, subject: EditedFusion | None, settings: CheckSettings, extra: Mapping[str, Any]
+    found: Found,
+    tokenizer: TokenSource,
+    subject: EditedFusion | None,
+    settings: CheckSettings,
+    extra: Mapping[str, Any],
 ) -> SlotSpec:
     """The slot file's content.
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.tokenizer import Tokenizer
+from models.interface import TokenSource
 from training.data.images import DataError
 from training.data.tone import blur
 from training.probing.slots import GROUP, Found, Slot
@@ -41,7 +41,7 @@ def smoothed(x: Tensor, sigma: float) -> Tensor:
 
 
 @torch.no_grad()
-def encode_all(tokenizer: Tokenizer, images: Tensor) -> Tensor:
+def encode_all(tokenizer: TokenSource, images: Tensor) -> Tensor:
     """Codes of many images: (M, 1, S, S) -> (M, K, C)."""
     return torch.cat([tokenizer.encode(chunk) for chunk in images.split(32)])
 
@@ -77,7 +77,7 @@ class Shifts:
         return tuple(self.shift[change][:, position, list(channels)].mean(dim=0).tolist())
 
 
-def measure_shifts(tokenizer: Tokenizer, images: Tensor, *, amount: float, sigma: float) -> Shifts:
+def measure_shifts(tokenizer: TokenSource, images: Tensor, *, amount: float, sigma: float) -> Shifts:
     """Tokenize the images as they are, sharpened and smoothed.
 
     Args:

@@ -1,0 +1,260 @@
+"""One table of our values and the paper's, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from models.ste import SlotSpec
+from training.ablation.measured import Measured
+from training.ablation.rows import Job, Skip
+from training.ablation.tables import Table
+from training.evaluation import wording
+from training.evaluation.bootstrap import LEVEL
+from training.evaluation.report import write_json
+from training.evaluation.results import Results
+from training.evaluation.summary import Difference, Report
+
+JSON, MARKDOWN = "table.json", "table.md"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How all rows were run.
+
+    Attributes:
+        recipe: Its name.
+        overrides: What ``--set`` changed in it.
+        seed: Of every row.
+        data: Name of the pairs that were measured.
+        size: ``native``, or such as ``256x256``.
+        pairs: Their names.
+    """
+
+    recipe: str
+    overrides: tuple[str, ...]
+    seed: int
+    data: str
+    size: str
+    pairs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        name: As in the table's definition.
+        job: What it needs; why it is left out; None if its turn has not come.
+        measured: Its values, once it is finished.
+    """
+
+    name: str
+    job: Job | Skip | None = None
+    measured: Measured | None = None
+
+
+def describe_slots(slots: SlotSpec) -> str:
+    """``sharpen 12 (6-8), smooth 18 (6-8)``: position and channels of each slot."""
+    places = zip(slots.names, slots.positions, slots.channels, strict=True)
+    return ", ".join(f"{name} {position} ({_channels(own)})" for name, position, own in places) or "none"
+
+
+def _channels(channels: Sequence[int]) -> str:
+    run = list(channels) == list(range(channels[0], channels[0] + len(channels)))
+    return f"{channels[0]}-{channels[-1]}" if run and len(channels) > 1 else " ".join(map(str, channels))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The table so far."""
+
+    table: Table
+    setting: Setting
+    rows: tuple[Row, ...]
+
+    @property
+    def finished(self) -> dict[str, Measured]:
+        """Finished rows by name."""
+        return {row.name: row.measured for row in self.rows if row.measured is not None}
+
+    @property
+    def reference(self) -> str | None:
+        """The first finished row, which all others are held against."""
+        return next(iter(self.finished), None)
+
+    @cached_property
+    def means(self) -> dict[str, dict[str, float]]:
+        """Mean of each metric, ``[row][metric]``."""
+        return self._results.means()
+
+    @cached_property
+    def differences(self) -> dict[str, dict[str, Difference]]:
+        """Each other row minus the reference on the same pairs, ``[row][metric]``."""
+        if self.reference is None:
+            return {}
+        others = tuple(name for name in self.finished if name != self.reference)
+        metrics, data, size = self.table.metrics, self.setting.data, self.setting.size
+        report = Report(data, size, self._results, ranked_by=metrics, references=others)
+        return {name: {m: report.differences[name][self.reference][m] for m in metrics} for name in others}
+
+    @property
+    def _results(self) -> Results:
+        values = {name: row.values for name, row in self.finished.items()}
+        return Results(self.table.metrics, self.setting.pairs, values)
+
+    def paper(self, row: str) -> dict[str, dict[str, float]]:
+        """The paper's values of a row, ``[data set][metric]``."""
+        metrics = self.table.metrics
+        return {
+            name: dict(zip(metrics, rows[row], strict=True)) for name, rows in self.table.paper.items() if row in rows
+        }
+
+
+def to_markdown(outcome: Outcome) -> str:
+    """The table, what each row edits, and the notes."""
+    table, setting = outcome.table, outcome.setting
+    heads = ["row", "values", *(f"{metric} {wording.arrow(metric)}" for metric in table.metrics)]
+    lines = [f"# Table {table.number}: {table.title}", "", _how(outcome), "", *_head(heads)]
+    for row in outcome.rows:
+        lines += _row_lines(outcome, row)
+    lines += ["", *_head(["row", "what it is", "edit slots", "chosen by", "steps"])]
+    lines += [_line(_about(outcome, row)) for row in outcome.rows]
+    notes = [*table.notes, *_marked(outcome), *_starts(outcome)]
+    lines += ["", *(f"- {note}" for note in notes)]
+    lines += [f"- Recipe values changed: {', '.join(setting.overrides)}."] if setting.overrides else []
+    return "\n".join(lines) + "\n"
+
+
+def _how(outcome: Outcome) -> str:
+    setting = outcome.setting
+    count = len(setting.pairs)
+    text = (
+        f"Recipe {setting.recipe}, seed {setting.seed}. Ours: {setting.data}, {count} pair{'s' * (count != 1)}, "
+        f"{'native size' if setting.size == 'native' else setting.size}; the paper's at 256×256, on other images."
+    )
+    if outcome.reference is None:
+        return text
+    return (
+        f"{text} Differences are to row {outcome.reference} on the same pairs, with the paired bootstrap interval "
+        f"({LEVEL:.0%}); bold where it excludes 0, better (▲) or worse (▼)."
+    )
+
+
+def _row_lines(outcome: Outcome, row: Row) -> list[str]:
+    name, metrics, lines = row.name, outcome.table.metrics, []
+    if row.measured is not None:
+        lines.append(_line([name, "ours", *(wording.number(outcome.means[name][m]) for m in metrics)]))
+    else:
+        reason = row.job.reason if isinstance(row.job, Skip) else "not run yet"
+        lines.append(_line([name, f"ours: {reason}", *("" for _ in metrics)]))
+    if name in outcome.differences:
+        cells = [_difference(outcome.differences[name][m]) for m in metrics]
+        lines.append(_line(["", f"{name} − {outcome.reference}", *cells]))
+    mark = " †" if name in outcome.table.foreign else ""
+    for data, values in outcome.paper(name).items():
+        lines.append(_line(["", f"paper, {data}{mark}", *(f"{values[m]:.2f}" for m in metrics)]))
+    return lines
+
+
+def _difference(found: Difference) -> str:
+    (text, ends), sign = wording.difference(found), wording.verdict(found)
+    mean = f"**{text}** {sign}" if sign else text
+    return f"{mean} ({ends})" if ends else mean
+
+
+def _about(outcome: Outcome, row: Row) -> list[str]:
+    text = outcome.table.rows[row.name]
+    if not isinstance(row.job, Job):
+        return [row.name, text, "", "", ""]
+    steps = "" if row.measured is None else str(row.measured.steps)
+    return [row.name, text, describe_slots(row.job.slots), row.job.chosen_by, steps]
+
+
+def _marked(outcome: Outcome) -> list[str]:
+    names = {row.name for row in outcome.rows}
+    return [f"† {text}" for name, text in outcome.table.foreign.items() if name in names]
+
+
+def _starts(outcome: Outcome) -> list[str]:
+    """A warning where rows differ in more than the table's subject."""
+    jobs = {row.name: row.job for row in outcome.rows if isinstance(row.job, Job)}
+    changed: dict[tuple[str, ...], list[str]] = {}
+    for name, job in jobs.items():
+        if job.settings:
+            changed.setdefault(job.settings, []).append(name)
+    return [
+        f"Row{'s' * (len(names) > 1)} {', '.join(names)} ran with {', '.join(settings)}. "
+        f"Give one value to all rows with --set to leave only the table's subject between them."
+        for settings, names in changed.items()
+    ]
+
+
+def _head(cells: Sequence[str]) -> list[str]:
+    return [_line(cells), "|" + "---|" * len(cells)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def to_json(outcome: Outcome) -> dict[str, Any]:
+    """The same for programs; values that are not defined are null."""
+    table, setting = outcome.table, outcome.setting
+    return {
+        "table": table.number,
+        "title": table.title,
+        "recipe": setting.recipe,
+        "set": list(setting.overrides),
+        "seed": setting.seed,
+        "data": setting.data,
+        "size": setting.size,
+        "pairs": list(setting.pairs),
+        "metrics": list(table.metrics),
+        "reference": outcome.reference,
+        "rows": {row.name: _row_json(outcome, row) for row in outcome.rows},
+        "notes": [*table.notes, *table.foreign.values(), *_starts(outcome)],
+    }
+
+
+def _row_json(outcome: Outcome, row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {"text": outcome.table.rows[row.name], "paper": outcome.paper(row.name)}
+    if isinstance(row.job, Skip):
+        return {**found, "status": "skipped", "reason": row.job.reason}
+    found["status"] = "not run" if row.measured is None else "finished"
+    if row.job is not None:
+        slots = row.job.slots
+        found["tokens"] = row.job.source.tokenizer_id
+        found["set"] = list(row.job.settings)
+        found["slots"] = {
+            "names": list(slots.names),
+            "positions": list(slots.positions),
+            "channels": [list(own) for own in slots.channels],
+            "chosen_by": row.job.chosen_by,
+        }
+    if row.measured is not None:
+        found |= {"steps": row.measured.steps, "seconds": round(row.measured.seconds, 1)}
+        found["mean"] = {m: _defined(v) for m, v in outcome.means[row.name].items()}
+    if row.name in outcome.differences:
+        found["difference"] = {m: _difference_json(d) for m, d in outcome.differences[row.name].items()}
+    return found
+
+
+def _difference_json(found: Difference) -> dict[str, Any]:
+    ends = [_defined(end) for end in found.interval]
+    return {"mean": _defined(found.mean), "interval": None if None in ends else ends, "better": found.better}
+
+
+def _defined(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def write_table(outcome: Outcome, folder: Path) -> None:
+    """Write both files into the table's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / JSON, to_json(outcome))
+    (folder / MARKDOWN).write_text(to_markdown(outcome), encoding="utf-8")
