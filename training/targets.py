@@ -34,6 +34,8 @@ class TargetConfig(Strict):
         full_gain: Contrast of the full tone; 1 is that of the centred sum.
         smooth_gain: Gradient reduction in flat areas at g_1 = 1; it grows with g_1², so that the default stays gentle.
         flat_threshold: Mean |Sobel_x| + |Sobel_y| (images in [0, 1]) below which an area counts as flat.
+        flat_weight: Extra weight of flat areas in the gradient error, which is nearly all edges otherwise: without it
+            the network has little to gain from the smooth slot.
         flat_softness: Width of the transition around the threshold.
         knee: Tones this close to black or white, and beyond, are compressed into the displayable range.
         natural_share: Side of the blur that splits the infrared image into tone and local contrast, as a share of
@@ -49,17 +51,19 @@ class TargetConfig(Strict):
     full_gain: float = 1.0
     smooth_gain: float = 0.08
     flat_threshold: float = 0.12
+    flat_weight: float = 0.0
     flat_softness: float = 0.03
     knee: float = 0.15
     natural_share: float = 0.25
 
 
 class Target(NamedTuple):
-    """Wanted tone and gradients, each (N, 1, H, W)."""
+    """Wanted tone and gradients, each (N, 1, H, W), and how much each place counts in the gradient error."""
 
     tone: Tensor
     gx: Tensor
     gy: Tensor
+    weight: Tensor
 
 
 def _box(x: Tensor, size: int) -> Tensor:
@@ -121,10 +125,10 @@ def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig) -> Tar
     gx, gy = strongest_gradient(a, b)
     natural, full = tones(a, b, config)
     if not config.conditioned:
-        return Target(full, config.gradient_gain * gx, config.gradient_gain * gy)
+        return Target(full, config.gradient_gain * gx, config.gradient_gain * gy, torch.ones_like(gx))
     sharpen, smooth = edit[:, :2, None, None].split(1, dim=1)  # (N, 1, 1, 1) each
     activity = _box(gx.abs() + gy.abs(), 7)
     flat = torch.sigmoid((config.flat_threshold - activity) / config.flat_softness)
     gain = config.gradient_gain + config.sharpen_gain * (sharpen - 1.0) - config.smooth_gain * smooth.square() * flat
     tone = torch.lerp(natural, full, (sharpen / config.full_at).clamp(max=1.0))
-    return Target(tone, gain * gx, gain * gy)
+    return Target(tone, gain * gx, gain * gy, 1.0 + config.flat_weight * flat)
