@@ -294,12 +294,13 @@ def export(
     half = storage == "float16"
     tokenizer = load_tokenizer(tokenizer_run)
     model, state = load_trained(fusion_run, tokenizer, checkpoint=checkpoint)
-    rounding = {"float16 storage": round_weights(model)} if half else {}
+    rounding = {"float16_storage_change": round_weights(model)} if half else {}
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(model, folder, half=half and is_half(tokenizer))
     (folder / "slots.json").write_text(json.dumps(json.loads(state["slots"]), indent=1) + "\n")
     card = make_card(model, state, text, folder, tokenizer_run=tokenizer_run, fusion_run=fusion_run)
-    card["parity"] = {**parity(model, folder), **rounding}
+    card["parity"] = parity(model, folder)
+    card["extra"] |= rounding
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     for path in folder.iterdir():
         path.chmod(0o644)  # safetensors writes files that only their owner may read

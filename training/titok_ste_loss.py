@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.token_fusion import Features
-from training.losses import decomposition_loss, gradient, out_of_range, scd, sobel, ssim, ssim_loss, vif
+from training.losses import decomposition_loss, out_of_range, scd, sobel, ssim, ssim_loss, vif
 from training.targets import Target, TargetConfig, make_target
 from training.titok_ste_recipe import StageOneLoss, StageTwoLoss
 

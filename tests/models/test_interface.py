@@ -99,7 +99,11 @@ def test_the_projection_is_orthogonal_and_the_same_for_everybody():
 def test_identity_follows_backbone_projection_and_name():
     same, again = features(), features()
     assert same.tokenizer_id == again.tokenizer_id
-    others = [features(seed=1), features(mean=(0.5, 0.5, 0.5)), PatchFeatures("b", Backbone(), width=24, image_size=128)]
+    others = [
+        features(seed=1),
+        features(mean=(0.5, 0.5, 0.5)),
+        PatchFeatures("b", Backbone(), width=24, image_size=128),
+    ]
     others.append(PatchFeatures("stand-in", Backbone(), width=24, image_size=128, seed=1))
     ids = {source.tokenizer_id for source in [same, *others, NoTokens()]}
     assert len(ids) == 6
