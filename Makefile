@@ -59,7 +59,7 @@ evaluate: $(VENV)/.dev ## metrics of the lite model and of five baselines on DAT
 	@$(VENV)/bin/python -m training evaluate --bundle weights/titok-ste-lite --data $(DATA)/ivf/val \
 	  --a visible --b infrared --baselines --strength-study --out out/evaluate
 
-train-demo: $(VENV)/.dev ## the whole training chain in about three minutes, on pairs that it draws, into RUNS/demo
+train-demo: $(VENV)/.dev ## draw pairs, train the lite model on them for a few minutes, export, evaluate; into RUNS/demo
 	@$(VENV)/bin/python -m training demo --out $(RUNS)/demo
 
 serve-demo: $(VENV)/.dev ## serve what train-demo made on http://HOST:PORT

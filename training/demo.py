@@ -1,7 +1,8 @@
 """The command ``demo``: the whole chain on drawn pairs, to see in minutes that everything works here.
 
-Each step is the command that a real training uses. They run in one process, because importing torch six times would
-take as long as a step.
+Each step is the command that a real training uses. They run in one process, because importing torch five times would
+take as long as a step. The tokenizer is the released one: in a minute a new one learns no more than the mean image, its
+tokens are the same for every image, and there is nothing to fuse with or to edit.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 NAME = "titok-ste-demo"
-SAMPLE = "street_0048"
-"""The first drawn validation pair."""
+TOKENIZER = Path(__file__).parents[1] / "weights" / "titok-ste-lite"
+"""The released bundle whose tokenizer is used."""
 
 
 @dataclass(frozen=True)
@@ -40,39 +41,30 @@ class Fall:
     last: float
 
 
-def chain(out: Path) -> list[Step]:
+def chain(out: Path, tokenizer: Path = TOKENIZER) -> list[Step]:
     """The steps from nothing to an evaluated bundle, all below one folder.
 
     Drawing comes first: it forks, which is safe only before torch has started its threads.
     """
     data, bundle = str(out / "data"), str(out / "bundle" / NAME)
-    tokenizer, slots, fusion = str(out / "tokenizer"), str(out / "slots.json"), str(out / "fusion")
-    pairs = ("--data", data, "--tokenizer", tokenizer)
+    slots, fusion = str(out / "slots.json"), str(out / "fusion")
+    given = ("--tokenizer", str(tokenizer))
+    report = ("--data", f"{data}/ivf/val", "--baselines", "--out", str(out / "evaluation"))
     return [
         Step("draw", ("draw", "--out", data, "--samples", "1")),
-        Step("tokenizer", ("tokenizer", "--recipe", "t32-demo", "--data", data, "--out", tokenizer)),
-        Step("probe", ("probe", *pairs, "--out", slots)),
-        Step("fusion", ("titok-ste", "--recipe", NAME, *pairs, "--slots", slots, "--out", fusion)),
-        Step("export", ("export", "--tokenizer", tokenizer, "--run", fusion, "--card", NAME, "--out", bundle)),
-        Step(
-            "evaluate",
-            (
-                "evaluate",
-                "--bundle",
-                bundle,
-                "--data",
-                f"{data}/ivf/val",
-                "--baselines",
-                "--out",
-                str(out / "evaluation"),
-            ),
-        ),
+        Step("probe", ("probe", *given, "--data", data, "--out", slots)),
+        Step("train", ("titok-ste", "--recipe", NAME, *given, "--data", data, "--slots", slots, "--out", fusion)),
+        Step("export", ("export", *given, "--run", fusion, "--card", NAME, "--out", bundle)),
+        Step("evaluate", ("evaluate", "--bundle", bundle, *report)),
     ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training demo``."""
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for everything; default runs/demo")
+    parser.add_argument(
+        "--tokenizer", type=Path, default=TOKENIZER, help="run folder or bundle; default: the released one"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -80,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     # Imported here: the command line imports this module by name.
     main = importlib.import_module("training.__main__").main
     seconds: dict[str, float] = {}
-    for step in chain(args.out):
+    for step in chain(args.out, args.tokenizer):
         print(f"\n{step.title}: python -m training {' '.join(step.argv)}", flush=True)
         began = time.monotonic()
         main(list(step.argv))
@@ -95,15 +87,20 @@ def run(args: argparse.Namespace) -> None:
 
 def fuse_sample(out: Path) -> None:
     """Fuse one drawn pair with the new bundle, through the command line that users have."""
-    sources = [str(out / "data" / "ivf" / "val" / kind / f"{SAMPLE}.png") for kind in ("visible", "infrared")]
-    command = [sys.executable, "-m", "app", "fuse", *sources, "-o", str(out / "fused.png")]
+    command = [sys.executable, "-m", "app", "fuse", *map(str, sample(out)), "-o", str(out / "fused.png")]
     done = subprocess.run(command, env={**os.environ, "PAIRFUSE_WEIGHTS": str(out / "bundle")}, check=False)
     if done.returncode:
         sys.exit("error: the new bundle could not fuse a pair; the lines above say why")
 
 
+def sample(out: Path) -> tuple[Path, Path]:
+    """The first drawn validation pair: visible, infrared."""
+    visible, infrared = (min((out / "data" / "ivf" / "val" / kind).glob("*.png")) for kind in ("visible", "infrared"))
+    return visible, infrared
+
+
 def losses(out: Path) -> list[Fall]:
-    """First and last loss of the tokenizer and of both stages of the fusion network, from the runs' records.
+    """First and last loss of both stages, from the run's records.
 
     The logged values are running means. At the start of stage II the total still remembers stage I, so there the terms
     count that the stage brings.
@@ -113,11 +110,7 @@ def losses(out: Path) -> list[Fall]:
     early = [line for line in fusion if line["step"] < second]
     late = [line for line in fusion if line["step"] >= second]
     new_terms = {name for name in late[0].keys() - early[0].keys() if not name.startswith(("time", "lr"))}
-    return [
-        _fall("tokenizer", _records(out / "tokenizer"), {"loss"}),
-        _fall("stage I", early, {"loss"}),
-        _fall("stage II", late, new_terms),
-    ]
+    return [_fall("stage I", early, {"loss"}), _fall("stage II", late, new_terms)]
 
 
 def _fall(stage: str, records: Sequence[dict[str, Any]], terms: set[str]) -> Fall:
@@ -141,7 +134,7 @@ def summary(out: Path, seconds: dict[str, float], falls: Sequence[Fall]) -> str:
     fell = ", ".join(f"{fall.stage} {fall.first:.2f} → {fall.last:.2f}" for fall in falls)
     spent = ", ".join(f"{title} {value:.0f}" for title, value in seconds.items())
     cpu = sum(os.times()[:4])
-    visible, infrared = (out / "data" / "ivf" / "val" / kind / f"{SAMPLE}.png" for kind in ("visible", "infrared"))
+    visible, infrared = sample(out)
     return "\n".join(
         [
             f"loss: {fell} · seconds: {spent}, all {sum(seconds.values()):.0f} ({cpu:.0f} of CPU time)",

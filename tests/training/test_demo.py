@@ -37,7 +37,7 @@ def test_make_offers_the_demo_and_serves_what_it_writes():
 
 
 def write_runs(out, *, second):
-    """Records of both runs as training writes them: totals are running means, so stage II starts at stage I's."""
+    """Records as training writes them: totals are running means, so that of stage II starts at stage I's."""
     fusion = [
         {"step": 0, "loss": 4.0, "rec": 3.0, "base": 1.0, "lr": 1e-3},
         {"step": 20, "loss": 2.0, "rec": 1.5, "base": 0.5, "lr": 1e-3},
@@ -45,10 +45,8 @@ def write_runs(out, *, second):
         {"step": 60, "loss": 2.5, "rec": 1.5, "base": 0.4, "lr": 1e-4, "tone": second, "edges": 0.5, "time/step": 9.0},
         {"step": 61, "val/SCD": 1.0},
     ]
-    runs = {"tokenizer": [{"step": 0, "loss": 1.5}, {"step": 20, "loss": 0.7}], "fusion": fusion}
-    for name, lines in runs.items():
-        (out / name).mkdir()
-        (out / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (out / "fusion").mkdir()
+    (out / "fusion" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in fusion))
     schedule = {"stage1_epochs": 2, "stage2_epochs": 2, "steps_per_epoch": 20}
     (out / "fusion" / "recipe.json").write_text(json.dumps({"schedule": schedule}))
 
@@ -56,13 +54,17 @@ def write_runs(out, *, second):
 def test_losses_are_told_stage_by_stage(tmp_path):
     write_runs(tmp_path, second=1.0)
     falls = losses(tmp_path)
-    assert falls == [Fall("tokenizer", 1.5, 0.7), Fall("stage I", 4.0, 2.0), Fall("stage II", 4.0, 1.5)]
+    assert falls == [Fall("stage I", 4.0, 2.0), Fall("stage II", 4.0, 1.5)]
     check_losses(falls)
+    for kind in ("visible", "infrared"):
+        (tmp_path / "data" / "ivf" / "val" / kind).mkdir(parents=True)
+        (tmp_path / "data" / "ivf" / "val" / kind / "street_0048.png").touch()
     text = summary(tmp_path, {"draw": 8.4, "fusion": 61.0}, falls)
     line, *rest = text.splitlines()
-    assert "tokenizer 1.50 → 0.70, stage I 4.00 → 2.00, stage II 4.00 → 1.50" in line
+    assert "stage I 4.00 → 2.00, stage II 4.00 → 1.50" in line
     assert "draw 8, fusion 61, all 69" in line
     assert f"PAIRFUSE_WEIGHTS={tmp_path}/bundle pairfuse serve" in "\n".join(rest)
+    assert f"curl -F image_a=@{tmp_path}/data/ivf/val/visible/street_0048.png -F image_b=@" in "\n".join(rest)
 
 
 @pytest.mark.parametrize("last", [4.0, float("nan")])
@@ -74,6 +76,6 @@ def test_a_loss_that_does_not_fall_is_an_error(tmp_path, last):
 
 def test_a_step_that_fails_ends_the_demo(tmp_path, monkeypatch):
     bad = Step("draw", ("draw", "--out", str(tmp_path), "--train", "0"))
-    monkeypatch.setattr("training.demo.chain", lambda out: [bad])
+    monkeypatch.setattr("training.demo.chain", lambda out, tokenizer: [bad])
     with pytest.raises(SystemExit, match="must be at least 1"):
-        run(argparse.Namespace(out=tmp_path))
+        run(argparse.Namespace(out=tmp_path, tokenizer=tmp_path))
