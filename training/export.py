@@ -66,6 +66,19 @@ class Fuse(nn.Module):
         return self.model.fuse(a, b, code_a, code_b, edit)
 
 
+class FuseAtDefault(nn.Module):
+    """The model's ``fuse`` at its default strength, for a bundle without edit slots."""
+
+    def __init__(self, model: TokenFusionModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, a: Tensor, b: Tensor, code_a: Tensor, code_b: Tensor) -> Tensor:
+        """Two sources, two codes -> (N, 1, H, W)."""
+        edit = a.new_tensor(self.model.default_edit).expand(a.shape[0], -1)
+        return self.model.fuse(a, b, code_a, code_b, edit)
+
+
 def example_inputs(model: TokenFusionModel, size: tuple[int, int, int], seed: int = 0) -> dict[str, Tensor]:
     """Inputs of ``fuse`` for a batch, height and width; every tensor distinct.
 
@@ -153,7 +166,7 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Pat
     onnx.save(graph, str(path))
 
 
-def parity(model: TokenFusionModel, folder: Path) -> dict[str, float]:
+def parity(model: TokenFusionModel, folder: Path, *, fixed: bool = False) -> dict[str, float]:
     """Largest absolute difference between PyTorch and ONNX Runtime (CPU) for each batch and size.
 
     Raises:
@@ -166,9 +179,11 @@ def parity(model: TokenFusionModel, folder: Path) -> dict[str, float]:
     report = {}
     for case in PARITY_CASES:
         inputs = example_inputs(model, case, seed=sum(case))
+        if fixed:
+            inputs["edit"] = torch.tensor(model.default_edit).expand(case[0], -1)
         with torch.no_grad():
             expected = model.fuse(**inputs).numpy()
-        arrays = {name: x.numpy() for name, x in inputs.items()}
+        arrays = {name: x.numpy() for name, x in inputs.items() if not (fixed and name == "edit")}
         label = "x".join(map(str, case))
         report[f"fusion {label}"] = float(np.abs(fusion.run(None, arrays)[0] - expected).max())
         code = encoder.run(None, {"image": arrays["a"]})[0]
@@ -257,11 +272,13 @@ def tokenizer_record(folder: Path, text: CardText) -> dict[str, list[dict[str, A
     return {"data": data, "runs": run_records(folder, "tokenizer")}
 
 
-def write_weights(model: TokenFusionModel, folder: Path, *, half: bool) -> None:
+def write_weights(model: TokenFusionModel, folder: Path, *, half: bool, fixed: bool) -> None:
     """Write both graphs and both weight files of a bundle."""
     inputs = example_inputs(model, _EXAMPLE)
     to_onnx(Encode(model), {"image": inputs["a"]}, "code", folder / "encoder.onnx", half=half)
-    to_onnx(Fuse(model), inputs, "fused", folder / "fusion.onnx", half=half)
+    if fixed:
+        del inputs["edit"]
+    to_onnx(FuseAtDefault(model) if fixed else Fuse(model), inputs, "fused", folder / "fusion.onnx", half=half)
     dtype = torch.float16 if half else torch.float32
     for name, part in (("fusion", model), ("tokenizer", model.tokenizer)):
         weights = {key: value.to(dtype).contiguous() for key, value in part.state_dict().items()}
@@ -276,6 +293,7 @@ def export(
     *,
     storage: Storage = "float16",
     checkpoint: str = CHECKPOINT,
+    fixed_strength: bool = False,
 ) -> None:
     """Write the whole bundle.
 
@@ -286,6 +304,8 @@ def export(
         folder: The bundle.
         storage: How weights are stored; arithmetic is float32 either way.
         checkpoint: Which checkpoint of the network's run.
+        fixed_strength: Leave the edit slots out and bake their default in, for a network that did not learn to answer
+            to them: a slider that does nothing is worse than none.
 
     Raises:
         RuntimeError: ONNX and PyTorch disagree, or float16 storage changes the picture.
@@ -296,11 +316,13 @@ def export(
     model, state = load_trained(fusion_run, tokenizer, checkpoint=checkpoint)
     rounding = {"float16_storage_change": round_weights(model)} if half else {}
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(model, folder, half=half and is_half(tokenizer))
+    write_weights(model, folder, half=half and is_half(tokenizer), fixed=fixed_strength)
     (folder / "slots.json").write_text(json.dumps(json.loads(state["slots"]), indent=1) + "\n")
     card = make_card(model, state, text, folder, tokenizer_run=tokenizer_run, fusion_run=fusion_run)
-    card["parity"] = parity(model, folder)
+    card["parity"] = parity(model, folder, fixed=fixed_strength)
     card["extra"] |= rounding
+    if fixed_strength:
+        card["edit_slots"] = []
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     for path in folder.iterdir():
         path.chmod(0o644)  # safetensors writes files that only their owner may read
@@ -358,6 +380,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--card", default="titok-ste-lite", help="card text: name or .yaml path")
     parser.add_argument("--storage", choices=("float16", "float32"), default="float16", help="of the weights")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="last, or best by validation")
+    parser.add_argument("--fixed-strength", action="store_true", help="no edit slots; their default is baked in")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder, e.g. weights/titok-ste-lite")
 
 
@@ -365,7 +388,15 @@ def run(args: argparse.Namespace) -> None:
     """Export, check parity and print the bundle's files."""
     text = load_card_text(args.card)
     try:
-        export(args.tokenizer, args.run, text, args.out, storage=args.storage, checkpoint=f"{args.checkpoint}.pt")
+        export(
+            args.tokenizer,
+            args.run,
+            text,
+            args.out,
+            storage=args.storage,
+            checkpoint=f"{args.checkpoint}.pt",
+            fixed_strength=args.fixed_strength,
+        )
     except RuntimeError as error:
         raise DataError(str(error)) from error
     for path in sorted(args.out.iterdir()):

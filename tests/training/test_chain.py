@@ -27,7 +27,7 @@ FUSION_SET = [
 ]  # fmt: skip
 
 
-STORAGE = {"storage": "float16", "checkpoint": "last"}
+STORAGE = {"storage": "float16", "checkpoint": "last", "fixed_strength": False}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -247,3 +247,21 @@ def test_one_token_in_32_may_take_another_code_and_is_reported():
     code[0, 4] = 0.5
     with pytest.raises(RuntimeError, match="6% of the tokens"):
         export.code_parity(code, expected, "x")
+
+
+def test_a_bundle_may_leave_the_slots_out(chain, tmp_path):
+    args = {**STORAGE, "fixed_strength": True}
+    export.run(
+        Namespace(tokenizer=chain / "tokenizer", run=chain / "fusion", card="titok-ste-lite", out=tmp_path, **args)
+    )
+    card = ModelCard.model_validate_json((tmp_path / "card.json").read_text())
+    assert card.edit_slots == []
+    assert [spec.name for spec in card.fusion.inputs] == ["a", "b", "code_a", "code_b"]
+    model, _ = titok_ste.load_trained(chain / "fusion", tokenizer.load_tokenizer(chain / "tokenizer"))
+    inputs = export.example_inputs(model, (2, 40, 56), seed=3)
+    inputs["edit"] = torch.ones(2, 2)
+    session = onnxruntime.InferenceSession(tmp_path / "fusion.onnx", providers=["CPUExecutionProvider"])
+    (fused,) = session.run(None, {name: x.numpy() for name, x in inputs.items() if name != "edit"})
+    with torch.no_grad():
+        expected = model.fuse(**inputs).numpy()
+    assert np.abs(fused - expected).max() <= 2e-3  # the bundle's weights are rounded to float16
