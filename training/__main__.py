@@ -11,6 +11,7 @@ from training.data.images import DataError
 from training.stopped import Stopped
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 INTERRUPTED = 130
 """Exit status of a command that Ctrl-C ended, as shells use it."""
 
@@ -43,14 +44,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         importlib.import_module(COMMANDS[args.command][0]).run(args)
-    except (DataError, FileNotFoundError) as error:
+    except (DataError, *WRONG_PATH) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         if error.errno not in FULL:
             raise
         sys.exit(f"error: {error.strerror}: free some space and run the same command; the last checkpoint is whole")
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+    except (Stopped, KeyboardInterrupt) as stopped:
+        print(str(stopped) or "stopped at once", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -189,7 +189,7 @@ def load_recipe(
 ) -> RecipeT:
     """Read a recipe by name (from ``training/configs``) or by path.
 
-    A recipe may begin with ``extends: NAME`` and then give only what differs from that recipe.
+    A recipe may begin with ``extends: NAME``, or the path of a file beside it, and then give only what differs.
 
     Args:
         name_or_path: ``t32-tiny6-128`` or ``my/recipe.yaml``.
@@ -198,9 +198,10 @@ def load_recipe(
         overrides: ``key=value`` or ``section.key=value`` strings that replace values, parsed as YAML.
 
     Raises:
-        DataError: No such recipe, or a key or value in it is wrong; the message names it.
+        DataError: No such recipe, or a key or value in it is wrong, or it extends itself; the message names it.
     """
-    values, path = _read_yaml(name_or_path, folder)
+    path = _find(name_or_path, folder)
+    values = _read_yaml(path, folder)
     try:
         for override in overrides or []:
             _override(values, override)
@@ -209,23 +210,34 @@ def load_recipe(
         raise DataError(f"recipe {path.name}: {error}") from error
 
 
-def _read_yaml(name_or_path: str, folder: str) -> tuple[dict[str, Any], Path]:
-    """Values of a recipe and of what it extends, and its path."""
+def _find(name_or_path: str, folder: str, beside: Path | None = None) -> Path:
+    """Path of a recipe; a path is relative to the recipe ``beside`` it, if there is one."""
     path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"}:
-        shipped = resources.files("training") / folder
-        path = Path(str(shipped / f"{name_or_path}.yaml"))
+    if path.suffix in {".yaml", ".yml"}:
+        return path if beside is None else beside.parent / path
+    shipped = resources.files("training") / folder
+    path = Path(str(shipped / f"{name_or_path}.yaml"))
+    if not path.is_file():
         known = ", ".join(sorted(Path(str(entry)).stem for entry in shipped.iterdir()))
-        if not path.is_file():
-            raise DataError(f"no recipe {name_or_path!r}; known: {known}; or give the path of a .yaml file")
+        raise DataError(f"no recipe {name_or_path!r}; known: {known}; or give the path of a .yaml file")
+    return path
+
+
+def _read_yaml(path: Path, folder: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Values of a recipe and of what it extends; ``above`` are the recipes that extend it."""
+    chain = (*above, path.resolve())
+    if chain[-1] in above:
+        raise DataError(f"recipe {path.name} extends itself: {' > '.join(each.name for each in chain)}")
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataError(f"recipe {path.name}: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"recipe {path.name} must hold keys and values")
     base = values.pop("extends", None)
-    return (values if base is None else _merged(_read_yaml(str(base), folder)[0], values)), path
+    if base is None:
+        return values
+    return _merged(_read_yaml(_find(str(base), folder, path), folder, chain), values)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -247,4 +259,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
             raise DataError(f"--set {override}: {parent!r} is a value, not a section")
-    section[leaf] = yaml.safe_load(value)
+    try:
+        section[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise DataError(f"--set {override}: {value!r} is no YAML value") from error

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -58,20 +58,33 @@ def restore_rng(state: Mapping[str, Any]) -> None:
 
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint so that an interruption, or a full disk, leaves the old one whole.
+    """Write a checkpoint so that an interruption, a power cut or a full disk leaves the old one whole.
 
     Raises:
         DataError: It cannot be written.
     """
     partial = path.with_suffix(".partial")
     try:
-        torch.save(dict(state), partial)
+        with partial.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())  # or the new name may reach the disk before the content
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        partial.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
         kept = f"{path} of before is whole" if path.is_file() else "nothing was saved"
-        reason = str(error).splitlines()[0]
-        raise DataError(f"cannot write {path} ({reason}): {kept}; free some space and run the same command") from error
+        raise DataError(
+            f"cannot write {path} ({_cause(error)}): {kept}; free some space and run the same command"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said; torch hides it behind an error of its own when it closes its archive."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return str(error).splitlines()[0] if cause is None else cause.strerror or str(cause)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -84,10 +97,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}: train first, or give the run folder that holds {CHECKPOINT}")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} is no checkpoint of this package, or is damaged: {reason}") from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path} is cut short, damaged, or no checkpoint of this package") from error
+    if not isinstance(state, dict):
+        raise DataError(f"{path} is no checkpoint of this package, but holds a {type(state).__name__}")
     return state
 
 
@@ -97,13 +111,23 @@ def check_same_recipe(state: Mapping[str, Any], recipe: BaseModel, folder: Path)
     Raises:
         DataError: The message names the sections that differ.
     """
-    before, now = json.loads(state["recipe"]), json.loads(recipe.model_dump_json())
+    before, now = _as_today(state["recipe"], type(recipe)), json.loads(recipe.model_dump_json())
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
         raise DataError(
             f"the run in {folder} was begun with another recipe ({', '.join(changed)} differ): "
             "give another --out, or the recipe that it was begun with"
         )
+
+
+def _as_today(text: str, kind: type[BaseModel]) -> dict[str, Any]:
+    """Values of a recipe that may be older than some of today's keys, with the defaults of these."""
+    try:
+        text = kind.model_validate_json(text).model_dump_json()
+    except ValidationError:
+        pass  # a key of then is gone: the comparison will name its section
+    values: dict[str, Any] = json.loads(text)
+    return values
 
 
 def cosine_lr(step: int, total: int, *, peak: float, warmup: int, min_ratio: float) -> float:
@@ -142,7 +166,6 @@ class Run:
 
     Attributes:
         stop_requested: Whether somebody asked for a stop.
-        best: Whether the last validation was the best so far.
     """
 
     def __init__(
@@ -156,7 +179,7 @@ class Run:
         enabled: bool = True,
     ) -> None:
         self.folder, self.enabled = folder, enabled
-        self.stop_requested = self.best = False
+        self.stop_requested = False
         self._steps, self._smooth = steps, dict[str, float]()
         self._before, self._began = seconds, time.monotonic()
         self._bar = tqdm(total=steps, initial=start, dynamic_ncols=True, mininterval=2.0, disable=not enabled)

@@ -28,7 +28,7 @@ from training.titok_ste_loss import stage_one_loss, stage_two_loss
 from training.titok_ste_recipe import FusionRecipe, Schedule, StrengthDraw
 from training.titok_ste_validation import validate
 from training.tokenizer_files import load_tokenizer
-from training.trainer import Trainer, finite
+from training.trainer import Trainer
 
 
 def learning_rate(step: int, schedule: Schedule, *, first_step: int) -> float:
@@ -151,22 +151,32 @@ class FusionTrainer(Trainer):
         return {"profile": self.recipe.profile, "slots": json.dumps(self.slots.to_dict())}
 
     def load_extra(self, state: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint of another tokenizer.
+        """Refuse a checkpoint of another tokenizer, or with other edit slots.
 
         Raises:
-            DataError: The message names both.
+            DataError: The message says which.
         """
-        check_tokenizer(SlotSpec.from_dict(json.loads(state["slots"])), self.module.tokenizer)
+        self._check_slots(state, self.folder)
+
+    def _check_slots(self, state: Mapping[str, Any], folder: Path) -> None:
+        before = SlotSpec.from_dict(json.loads(state["slots"]))
+        check_tokenizer(before, self.module.tokenizer)
+        if any(getattr(before, name) != getattr(self.slots, name) for name in ("positions", "channels", "names")):
+            raise DataError(
+                f"the run in {folder} was begun with other edit slots ({', '.join(before.names)} at tokens "
+                f"{', '.join(map(str, before.positions))}): give its slot file, or another folder"
+            )
 
     def start_from(self, run_folder: Path) -> None:
         """Take the averaged weights of a finished run; its record goes into this run's checkpoints.
 
         Raises:
-            DataError: The run is of another kind or profile.
+            DataError: The run is of another kind or profile, or has other edit slots.
         """
         model, state = load_trained(run_folder, self.module.tokenizer)
         if state["profile"] != self.recipe.profile:
             raise DataError(f"{run_folder} holds a {state['profile']}, the recipe wants a {self.recipe.profile}")
+        self._check_slots(state, run_folder)
         self.module.load_state_dict(model.state_dict())
         self.average.load_state_dict(model.state_dict())
         self.earlier = run_records(run_folder, "titok-ste")
@@ -196,7 +206,7 @@ class FusionTrainer(Trainer):
             batch = self.sampler.draw()
         with self.clock.part("forward"):
             terms = self.stage_two(batch) if second else self.stage_one(batch)
-            loss = finite(torch.stack(list(terms.values())).sum(), self.step)
+            loss = self.finite(torch.stack(list(terms.values())).sum())
         self.optimizer.zero_grad(set_to_none=True)
         with self.clock.part("backward"):
             self.fabric.backward(loss)
@@ -208,9 +218,7 @@ class FusionTrainer(Trainer):
     def _apply(self) -> None:
         """Clip, step, bound Δ, average."""
         schedule = self.recipe.schedule
-        # fp16 gradients carry the loss scale: clipping before dividing by it would clip everything
-        self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
-        torch.nn.utils.clip_grad_norm_([*self.groups[0], *self.groups[1]], schedule.clip)
+        self.clip_gradients([*self.groups[0], *self.groups[1]], schedule.clip)
         self.optimizer.step()
         self.module.ste.project_norm_(schedule.edit_norm)
         self.update_average(schedule.ema)
@@ -242,7 +250,10 @@ def build_network(recipe: FusionRecipe, tokenizer: TokenSource, slots: SlotSpec)
         DataError: The slots belong to another tokenizer, or the profile is no TiTok+STE model.
     """
     check_tokenizer(slots, tokenizer)
-    model = build(recipe.profile, tokenizer, slots)
+    try:
+        model = build(recipe.profile, tokenizer, slots)
+    except ValueError as error:
+        raise DataError(str(error)) from error
     if not isinstance(model, TokenFusionModel):
         raise DataError(f"profile {recipe.profile!r} is no TiTok+STE model")
     if recipe.channels_last:

@@ -22,7 +22,7 @@ from training.losses import sobel, ssim_loss
 from training.record import run_records
 from training.run import cosine_lr
 from training.tokenizer_files import load_tokenizer
-from training.trainer import Trainer, finite
+from training.trainer import Trainer
 
 
 class LossWeights(Strict):
@@ -114,6 +114,7 @@ class TokenizerTrainer(Trainer):
     kind = "tokenizer"
 
     def __init__(self, recipe: TokenizerRecipe, data_root: Path, folder: Path, *, devices: int = 1) -> None:
+        check_trainable(recipe.tokenizer)
         super().__init__(recipe, folder, devices=devices)
         self.recipe = recipe
         self.side = TOKENIZERS[recipe.tokenizer].image_size
@@ -144,6 +145,7 @@ class TokenizerTrainer(Trainer):
 
     def extra_state(self) -> dict[str, Any]:
         """Architecture, and the codes used since the last re-seeding."""
+        self._share_used()
         return {"name": self.recipe.tokenizer, "used": self.used}
 
     def load_extra(self, state: Mapping[str, Any]) -> None:
@@ -187,12 +189,12 @@ class TokenizerTrainer(Trainer):
             out = self.model(x.expand(-1, 3, -1, -1), quantize=quantize)
             terms = reconstruction_loss(out["image"].float().mean(1, keepdim=True), x, recipe.loss)
             terms["quantizer"] = recipe.loss.quantizer * out["loss"]
-            loss = finite(torch.stack(list(terms.values())).sum(), self.step)
+            loss = self.finite(torch.stack(list(terms.values())).sum())
         self.optimizer.zero_grad(set_to_none=True)
         with self.clock.part("backward"):
             self.fabric.backward(loss)
         with self.clock.part("step"):
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=optim.clip)
+            self.clip_gradients(self.module.parameters(), optim.clip)
             self.optimizer.step()
         self._count_codes(out, quantize)
         self.update_average(optim.ema)
@@ -207,11 +209,25 @@ class TokenizerTrainer(Trainer):
         due = self.step % self.recipe.reseed_every == 0
         last_chance = self.step < self.recipe.reseed_until * self.recipe.steps
         if due and last_chance:
-            tokens = out["tokens"].detach().flatten(0, 1)
-            unused = (~self.used).to(tokens.device)
-            self.module.tokenizer.quantize.reseed(unused, tokens)
-            self.average.tokenizer.quantize.load_state_dict(self.module.tokenizer.quantize.state_dict())
+            self._share_used()
+            self._reseed(out["tokens"].detach().flatten(0, 1))
             self.used.zero_()
+
+    def _reseed(self, tokens: Tensor) -> None:
+        """Move the unused codes onto tokens, (M, C), of the first process: all must keep one codebook."""
+        quantize = self.module.tokenizer.quantize
+        quantize.reseed((~self.used).to(tokens.device), tokens)
+        if self.fabric.world_size > 1:
+            codes = quantize.embedding.weight.data
+            codes.copy_(self.fabric.broadcast(codes.cpu()))
+        self.average.tokenizer.quantize.load_state_dict(quantize.state_dict())
+
+    def _share_used(self) -> None:
+        """Count a code as used that any process used."""
+        if self.fabric.world_size > 1:
+            total = self.fabric.all_reduce(self.used.float().to(self.fabric.device), reduce_op="sum")
+            assert isinstance(total, Tensor)
+            self.used = total.cpu() > 0
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
@@ -233,6 +249,17 @@ class TokenizerTrainer(Trainer):
         show = torch.linspace(0, len(x) - 1, 12).long()
         rows = torch.cat([torch.cat(list(x[show, 0]), dim=1), torch.cat(list(y[show, 0]), dim=1)])
         return values, {"val/reconstruction": rows}
+
+
+def check_trainable(name: str) -> None:
+    """Refuse what is no tokenizer of the local family.
+
+    Raises:
+        DataError: The message lists the names of the family.
+    """
+    local = sorted(known for known, config in TOKENIZERS.items() if not config.pixel_width)
+    if name not in local:
+        raise DataError(f"no tokenizer {name!r} can be trained here; known: {', '.join(local)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,20 +6,20 @@ same weights and draws its own batches, so the effective batch is ``batch`` time
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from training.clock import Clock
 from training.config import Recipe
 from training.data.images import DataError
+from training.devices import make_fabric
 from training.run import (
     BEST,
     CHECKPOINT,
@@ -36,32 +36,8 @@ from training.run import (
 SAVE_SECONDS = 600.0
 """A checkpoint is written at least this often, however rare validations are."""
 
-
-def finite(loss: Tensor, step: int) -> Tensor:
-    """The loss itself.
-
-    Raises:
-        DataError: It is not finite.
-    """
-    if not bool(torch.isfinite(loss)):
-        raise DataError(
-            f"the loss is not finite at step {step}: lower the learning rate or use precision=32-true; "
-            "the last checkpoint is whole"
-        )
-    return loss
-
-
-def make_fabric(precision: str, devices: int) -> Fabric:
-    """Device and arithmetic of a run; more than one device trains data parallel."""
-    if devices < 1:
-        raise DataError(f"--devices must be 1 or more, not {devices}")
-    if devices > 1 and torch.cuda.is_available() and torch.cuda.device_count() < devices:
-        raise DataError(f"--devices {devices}, but torch sees {torch.cuda.device_count()} GPU(s)")
-    # stage I leaves the fusion layers and the edit alone, so DDP must look for unused parameters
-    strategy = DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto"
-    fabric = Fabric(accelerator="auto", devices=devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
-    fabric.launch()
-    return fabric
+RESUMED = ("model", "average", "optimizer", "precision", "step", "seconds", "rng", "recipe", "earlier", "history")
+"""What a checkpoint must hold for a run to go on."""
 
 
 class Trainer(ABC):
@@ -133,7 +109,7 @@ class Trainer(ABC):
         """Go on from the folder's last checkpoint, if there is one.
 
         Raises:
-            DataError: It is of another kind, recipe or number of devices.
+            DataError: It is damaged, or of another kind, recipe or number of devices.
         """
         path = self.folder / CHECKPOINT
         if not path.is_file():
@@ -141,6 +117,8 @@ class Trainer(ABC):
         state = load_checkpoint(path)
         if state.get("kind") != self.kind:
             raise DataError(f"{self.folder} holds a {state.get('kind')} run, not a {self.kind} run: give another --out")
+        if missing := [name for name in RESUMED if name not in state]:
+            raise DataError(f"{path} is of another version, it lacks {', '.join(missing)}: give another --out")
         check_same_recipe(state, self.recipe_base, self.folder)
         if len(state["rng"]) != self.fabric.world_size:
             raise DataError(
@@ -191,10 +169,53 @@ class Trainer(ABC):
             DataError: The disk is full or not writable; the checkpoint before stays whole.
         """
         state = self.state(seconds)  # on every process: it gathers their random states
+        failure = ""
         if self.fabric.is_global_zero:
-            save_atomically(state, self.folder / CHECKPOINT)
-            if best:
-                save_atomically(state, self.folder / BEST)
+            try:
+                # the best one first: a run that is cut between the two does this step again, and saves it again
+                for name in (BEST, CHECKPOINT) if best else (CHECKPOINT,):
+                    save_atomically(state, self.folder / name)
+            except DataError as error:
+                failure = str(error)
+        if self._anyone(bool(failure)):  # also makes all wait until the file is whole
+            self._fail(failure)
+
+    def finite(self, loss: Tensor) -> Tensor:
+        """The loss itself.
+
+        Raises:
+            DataError: It is not finite in some process.
+        """
+        if self._anyone(not bool(torch.isfinite(loss))):
+            self._fail_not_finite("loss")
+        return loss
+
+    def clip_gradients(self, parameters: Iterable[nn.Parameter], limit: float) -> None:
+        """Scale the gradients down to a global norm; call between backward and the optimiser's step.
+
+        Raises:
+            DataError: They are not finite. With ``16-mixed`` this only means that the loss was scaled too much; the
+                optimiser then skips the step, and the scale falls.
+        """
+        precision = self.fabric.strategy.precision
+        # fp16 gradients carry the loss scale: clipping before dividing by it would clip everything
+        precision.unscale_gradients(self.optimizer.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        scaled = getattr(precision, "scaler", None) is not None
+        if not scaled and not bool(torch.isfinite(norm)):  # the same in all processes, as their gradients are
+            self._fail_not_finite("gradient")
+
+    def _fail_not_finite(self, what: str) -> NoReturn:
+        self._fail(
+            f"the {what} is not finite at step {self.step}: lower the learning rate or use precision=32-true; "
+            "the last checkpoint is whole"
+        )
+
+    def _fail(self, reason: str) -> NoReturn:
+        """End the run in every process; call in all of them. The first says why."""
+        if self.fabric.is_global_zero:
+            raise DataError(reason)
+        sys.exit(0)  # the launcher kills the first process, maybe before it spoke, when it sees another status
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
@@ -209,18 +230,23 @@ class Trainer(ABC):
         if not self.best_by or not all(name in scores for name in self.best_by):
             return False
         self.history.append([scores[name] for name in self.best_by])
-        values = torch.tensor(self.history)  # (V, M)
+        values = torch.tensor(self.history).nan_to_num(nan=-torch.inf)  # (V, M)
         better = (values[None] > values[:, None]).sum(dim=(1, 2))  # (V,) how often another validation beats this one
         return bool(better[-1] == better.min())
 
     def fit(self) -> None:
         """Run to the recipe's last step, validating and saving on the way.
 
-        An interruption (Ctrl-C, SIGTERM) ends the run after the current step, with a checkpoint.
+        An interruption (Ctrl-C, SIGTERM) ends the run after the current step, and its validation if one is due, with
+        a checkpoint.
+
+        Raises:
+            Stopped: The run was interrupted.
+            DataError: The loss is no longer finite, or a checkpoint cannot be written.
         """
-        last = self.fabric.is_global_zero
+        first = self.fabric.is_global_zero
         with Run(
-            self.folder, self.recipe_base, steps=self.steps, start=self.step, seconds=self.seconds, enabled=last
+            self.folder, self.recipe_base, steps=self.steps, start=self.step, seconds=self.seconds, enabled=first
         ) as run:
             saved = run.seconds
             while self.step < self.steps:
@@ -229,13 +255,18 @@ class Trainer(ABC):
                 self.step += 1
                 stop = self._anyone(run.stop_requested)
                 due = self.step % self.validate_every == 0 or self.step == self.steps
-                if due and not stop:
-                    self._validate(run)
+                # a run that goes on begins with the next step, so what is due at this one cannot wait
+                best = due and self._validate(run)
                 if due or stop or self._anyone(run.seconds - saved > SAVE_SECONDS):
-                    self.checkpoint(run.seconds, best=run.best)
+                    self.checkpoint(run.seconds, best=best)
                     saved = run.seconds
-                if stop:
-                    run.say_stopped(self.step)
+                if stop and self.step < self.steps:
+                    self._stop(run)
+
+    def _stop(self, run: Run) -> NoReturn:
+        if self.fabric.is_global_zero:
+            run.say_stopped(self.step)
+        sys.exit(0)  # as in _fail
 
     def _anyone(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
@@ -245,10 +276,12 @@ class Trainer(ABC):
         assert isinstance(total, Tensor)
         return bool(total > 0)
 
-    def _validate(self, run: Run) -> None:
+    def _validate(self, run: Run) -> bool:
+        """Validate; returns whether this was the best so far."""
         # every process validates: cheaper than a barrier that may time out, and random numbers stay untouched
         scores, pictures = self.validate()
-        run.best = self.is_best(scores)
+        best = self.is_best(scores)
         run.write(self.step, scores)
         for name, rows in pictures.items():
             run.image(name, rows, self.step)
+        return best

@@ -8,10 +8,11 @@ that went through the same change.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,7 +31,7 @@ class Sampling(Strict):
 
     Attributes:
         batch: Samples per step and device.
-        sides: A batch has one of these sides, drawn at random.
+        sides: A batch has one of these sides, drawn at random; multiples of 8.
         crop_share: Share of the samples that are native-size windows; the others are whole frames, squashed.
         zoom: Largest factor of the random resize of a window, at least 1.
         flip_vertical: Whether samples are also turned upside down (medical slices, not street scenes).
@@ -41,10 +42,10 @@ class Sampling(Strict):
         noise_sigma: Its largest standard deviation.
     """
 
-    batch: int
-    sides: list[int]
+    batch: int = Field(ge=1)
+    sides: list[Annotated[int, Field(ge=32, multiple_of=8)]] = Field(min_length=1)
     crop_share: float = 0.5
-    zoom: float = 1.0
+    zoom: float = Field(default=1.0, ge=1.0)
     flip_vertical: bool = False
     tokens: Literal["whole", "crop"] = "whole"
     tone_a: ToneConfig = ToneConfig(probability=0.0)
