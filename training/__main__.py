@@ -17,6 +17,8 @@ INTERRUPTED = 130
 
 COMMANDS = {
     "tokenizer": ("training.tokenizer", "train a local tokenizer"),
+    "download": ("training.download", "fetch official TiTok weights, with resume and checksum"),
+    "inspect": ("training.inspect_tokenizer", "what a tokenizer keeps of images, and how it uses its codes"),
     "titok-ste": ("training.titok_ste", "train TiTok+STE: stage I, then stage II"),
     "probe": ("training.probe", "find the editable token slots of a tokenizer"),
     "ablate": ("training.ablation.command", "run the rows of the paper's ablation tables, with its values beside ours"),

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
@@ -29,7 +29,7 @@ LICENCE = "Apache-2.0 by the model card; the authors note that it was trained on
 ATTEMPTS = 5
 """Connections in a row that may fail without bringing a single byte."""
 PAUSE_S = 2.0
-CHUNK = 1 << 20
+REDIRECTS = 5
 HEADER_LIMIT = 1 << 20
 """Most bytes that the header of a safetensors file may add to its values."""
 
@@ -64,10 +64,6 @@ class Remote:
     revision: str
     sha256: str
     size: int
-
-
-class _WrongFileError(DataError):
-    """What was fetched is not the file that the hub described."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +106,9 @@ def download(model: Published, out: Path, *, revision: str = "main") -> Remote:
             if not _is_there(out / FILE, remote):
                 fetch(client, remote, out / FILE)
     except OSError as error:
-        raise DataError(f"cannot write to {out}: {error.strerror}; make room and run the same command again") from error
+        raise DataError(
+            f"cannot write to {out}: {error.strerror}; what was fetched stays: run it again to go on"
+        ) from error
     except httpx.HTTPError as error:
         raise DataError(
             f"cannot reach {endpoint}: {error}. Set HF_ENDPOINT to a mirror, or fetch {FILE} of {model.repo} "
@@ -128,7 +126,9 @@ def describe(client: httpx.Client, endpoint: str, model: Published, revision: st
     """
     url = f"{endpoint}/{model.repo}/resolve/{revision}/{FILE}"
     response = client.head(url)
-    while response.next_request is not None and "x-linked-etag" not in response.headers:  # e.g. a renamed repository
+    for _ in range(REDIRECTS):  # from a renamed repository, but not on to the storage, which knows no checksums
+        if response.next_request is None or "x-linked-etag" in response.headers:
+            break
         response = client.send(response.next_request)
     if response.is_error:
         raise DataError(f"{url}: the hub answers {response.status_code} {response.reason_phrase}; try --revision main")
@@ -174,7 +174,7 @@ def fetch(client: httpx.Client, remote: Remote, path: Path) -> None:
     os.replace(partial, path)
 
 
-def _append(client: httpx.Client, remote: Remote, partial: Path, bar: tqdm[None]) -> None:
+def _append(client: httpx.Client, remote: Remote, partial: Path, bar: tqdm[NoReturn]) -> None:
     """Ask for the rest of the file once and write what comes."""
     begun = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={begun}-"} if begun else {}
@@ -188,7 +188,7 @@ def _append(client: httpx.Client, remote: Remote, partial: Path, bar: tqdm[None]
             begun = 0
         bar.n = begun
         with partial.open("ab" if goes_on else "wb") as file:
-            for chunk in response.iter_raw(CHUNK):
+            for chunk in response.iter_raw():
                 begun += len(chunk)
                 if begun > remote.size:
                     file.truncate(0)
@@ -228,5 +228,7 @@ def _httpx() -> ModuleType:
     try:
         import httpx  # noqa: PLC0415
     except ImportError as error:
-        raise DataError("downloading needs httpx: pip install 'pairfuse[hub]'") from error
+        raise DataError(
+            "download needs httpx: pip install 'httpx>=0.28', or this project with its extra hub"
+        ) from error
     return httpx

@@ -41,6 +41,9 @@ def ssim_loss(x: Tensor, y: Tensor) -> Tensor:
 VIF_WINDOWS = (17, 9, 5, 3)
 """Window of each scale of VIF, sigma a fifth of it; every scale but the first halves the image."""
 
+VIF_MIN_SIDE = 41
+"""The shortest side that leaves a full window at the last scale."""
+
 
 def vif(reference: Tensor, image: Tensor) -> Tensor:
     """Pixel-domain visual information fidelity of each image against its reference: -> (N,).

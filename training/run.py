@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -71,7 +72,8 @@ def save_atomically(state: Mapping[str, Any], path: Path) -> None:
             os.fsync(file.fileno())  # or the new name may reach the disk before the content
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
-        kept = f"{path} of before is whole" if path.is_file() else "nothing was saved"
+        last = path.with_name(CHECKPOINT)
+        kept = f"{last} of before is whole" if last.is_file() else "nothing was saved"
         raise DataError(
             f"cannot write {path} ({_cause(error)}): {kept}; free some space and run the same command"
         ) from error
@@ -122,10 +124,8 @@ def check_same_recipe(state: Mapping[str, Any], recipe: BaseModel, folder: Path)
 
 def _as_today(text: str, kind: type[BaseModel]) -> dict[str, Any]:
     """Values of a recipe that may be older than some of today's keys, with the defaults of these."""
-    try:
+    with suppress(ValidationError):  # if a key of then is gone, the comparison will name its section
         text = kind.model_validate_json(text).model_dump_json()
-    except ValidationError:
-        pass  # a key of then is gone: the comparison will name its section
     values: dict[str, Any] = json.loads(text)
     return values
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from training.config import PairFolder, Recipe, Strict
 from training.data.sampling import Sampling
+from training.losses import VIF_MIN_SIDE
 from training.targets import TargetConfig
 
 
@@ -121,3 +124,9 @@ class FusionRecipe(Recipe):
     validate_pairs: int = 50
     train: list[PairFolder]
     val: list[PairFolder]
+
+    @model_validator(mode="after")
+    def _vif_fits(self) -> Self:
+        if self.stage2.vif and min(self.sampling.sides) < VIF_MIN_SIDE:
+            raise ValueError(f"sampling.sides: stage2.vif needs at least {VIF_MIN_SIDE} pixels; or set it to 0")
+        return self

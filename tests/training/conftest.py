@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.tokenizer.config import TOKENIZERS
+from tests.training import tiny_runs
+
 
 def draw(rng, height, width):
     """A scene of smooth tone and a few rectangles, uint8."""
@@ -26,3 +29,17 @@ def data_root(tmp_path_factory):
             for i in range(count):
                 Image.fromarray(draw(rng, 70 + i, 91)).save(folder / f"scene_{i}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """The tokenizer of ``tiny_runs`` has its place in the registry."""
+    tiny_runs.register()
+    yield tiny_runs.TINY
+    del TOKENIZERS[tiny_runs.TINY.name]
+
+
+@pytest.fixture(scope="session")
+def chain(data_root, tiny_tokenizer, tmp_path_factory):
+    """A folder with ``tokenizer``, ``slots.json`` and ``fusion``, each made by its command."""
+    return tiny_runs.make_chain(data_root, tmp_path_factory.mktemp("chain"))
