@@ -154,7 +154,7 @@ def read_image(path: Path, *, colour: bool) -> Tensor:
     """
     luminance = read_luminance(path)  # also finds out whether the file is an image
     if not colour:
-        return torch.from_numpy(luminance)[None, None].float() / 255.0
+        return torch.tensor(luminance)[None, None].float() / 255.0
     with Image.open(path) as image:
         pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).movedim(-1, 0)[None].float() / 255.0

@@ -184,12 +184,17 @@ def test_large_weights_are_stored_as_float16_and_cast_once(bundle, name):
     assert sorted(node.input[0] for node in casts) == sorted(halves)
 
 
-@pytest.mark.parametrize("value", [3e4, 1e6], ids=["coarse in float16", "beyond float16"])
-def test_weights_that_float16_cannot_hold_are_refused(chain, value):
+def test_rounding_that_shows_in_the_picture_is_refused(chain, monkeypatch):
+    model, _ = titok_ste.load_trained(chain / "fusion", load_tokenizer(chain / "tokenizer"))
+    monkeypatch.setattr(export, "HALF_LIMIT", 1e-9)
+    with pytest.raises(RuntimeError, match="--storage float32"):
+        export.round_weights(model)
+
+
+def test_weights_beyond_float16_are_refused(chain):
     model, _ = titok_ste.load_trained(chain / "fusion", load_tokenizer(chain / "tokenizer"))
     with torch.no_grad():
-        model.detail_out.weight[0, 0] = value + 7.0
-        model.detail_out.weight[0, 1] = -value
+        model.detail_out.weight[0, 0], model.detail_out.weight[0, 1] = 1e6, -1e6
     with pytest.raises(RuntimeError, match="--storage float32"):
         export.round_weights(model)
 

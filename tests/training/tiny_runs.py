@@ -24,7 +24,8 @@ TINY = TokenizerConfig("test-tiny", 32, 1, 2, codebook_size=64, legacy=False, im
 
 TOKENIZER_SET = [
     "tokenizer=test-tiny", "steps=6", "batch=2", "precision=32-true", "cache_side=48", "validate_every=3",
-    "reseed_every=2", "train=[{path: ivf/train/visible, partner: ivf/train/infrared}]", "val=[{path: ivf/val/visible}]",
+    "reseed_every=100", "optim.warmup_steps=1", "optim.lr=0.01",
+    "train=[{path: ivf/train/visible, partner: ivf/train/infrared}]", "val=[{path: ivf/val/visible}]",
 ]  # fmt: skip
 FUSION_SET = [
     "schedule.steps_per_epoch=2", "schedule.stage1_epochs=1", "schedule.stage2_epochs=2", "validate_epochs=1",

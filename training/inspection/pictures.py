@@ -54,17 +54,17 @@ def save_usage(uses: Mapping[str, CodeUse], path: Path) -> None:
     for name, use in uses.items():
         images = use.tokens // len(use.position_used)
         _steps(above, use.position_used, name)
-        _steps(below, use.position_entropy, f"{name} (at most {math.log2(min(images, use.codebook)):.1f})")
+        _steps(below, use.position_entropy, f"{name} (at most {math.log2(min(images, use.codebook)):.1f} bits)")
     above.set_ylabel("distinct codes")
     below.set_ylabel("entropy, bits")
     below.set_xlabel("token position")
     for axes in (above, below):
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    figure.legend(*below.get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=8)
     figure.savefig(path, dpi=130)
 
 
 def _steps(axes: Axes, values: Sequence[float], label: str) -> None:
     edges = np.arange(len(values) + 1) - 0.5
-    axes.stairs(values, edges, label=label)
+    axes.stairs(values, edges, label=label, baseline=None, linewidth=1.4)
