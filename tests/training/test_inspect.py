@@ -28,7 +28,9 @@ def tokenizers(tmp_path_factory):
     model, titok = Autoencoder(LOCAL.name), TiTok(OFFICIAL)
     for tokenizer in (model.tokenizer, titok):
         torch.nn.init.normal_(tokenizer.quantize.embedding.weight)
-        torch.nn.init.normal_(tokenizer.encoder.patch_embed.weight)  # or every image would get the same codes
+        attention = tokenizer.encoder.transformer[0].attn  # untrained, it would hardly look at the image
+        for weight in (tokenizer.encoder.patch_embed.weight, attention.in_proj_weight, attention.out_proj.weight):
+            torch.nn.init.normal_(weight)
     torch.save({"kind": "tokenizer", "name": LOCAL.name, "average": model.state_dict()}, run / "last.pt")
     save_file(titok.state_dict(), official)
     yield {"local": run, "official": official, "titok": titok}

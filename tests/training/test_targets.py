@@ -1,11 +1,21 @@
 """What the edit strength asks for."""
 
+import pytest
 import torch
 
 from models.tone import compress
-from training.targets import TargetConfig, centred_sum, make_target, natural_tone, strongest_gradient
+from training.targets import (
+    TargetConfig,
+    centred_sum,
+    make_target,
+    natural_tone,
+    strongest_gradient,
+    target_strength,
+    tones,
+)
 
 CONFIG = TargetConfig()
+MEDICAL = TargetConfig(tone="overlap", overlap=0.4)
 
 
 def sources():
@@ -72,3 +82,40 @@ def test_strongest_gradient_takes_the_larger_magnitude():
     assert gx[0, 0, 0, 4] == 4
     assert gy[0, 0, 4, 0] == -12
     assert gx[0, 0, 4, 4] == 0
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 2.0])
+def test_overlap_keeps_black_black_at_every_strength(strength):
+    a, b = sources()
+    a[..., :20], b[..., :20] = 0.0, 0.0
+    tone = make_target(a, b, torch.tensor([[strength, 0.0]] * 2), MEDICAL).tone
+    assert (tone[..., :20] == 0).all()
+    assert (tone[..., 20:] > 0).any()
+    assert (tone <= 1).all()
+
+
+def test_overlap_runs_from_the_brighter_source_to_a_share_of_the_darker_one_more():
+    natural, full = tones(*sources(), MEDICAL)
+    a, b = sources()
+    torch.testing.assert_close(natural, torch.maximum(a, b))
+    wanted = torch.maximum(a, b) + 0.4 * torch.minimum(a, b)
+    plain = wanted < 1 - MEDICAL.knee
+    torch.testing.assert_close(full[plain], wanted[plain])
+    assert (full[~plain] <= wanted[~plain] + 1e-6).all()
+    assert full.max() <= 1
+
+
+def test_overlap_grows_with_each_source():
+    level = torch.linspace(0, 1, 101)
+    a, b = (x[None, None] for x in torch.meshgrid(level, level, indexing="ij"))
+    for tone in tones(a, b, MEDICAL):
+        assert (tone.diff(dim=2) >= -1e-6).all()
+        assert (tone.diff(dim=3) >= -1e-6).all()
+    torch.testing.assert_close(tones(a, b, MEDICAL), tones(b, a, MEDICAL))
+
+
+def test_strength_of_a_slot_that_a_model_lacks_is_one():
+    edit = torch.tensor([[0.3, 0.7]])
+    assert target_strength(edit, ("smooth", "sharpen")).tolist() == [pytest.approx([0.7, 0.3])]
+    assert target_strength(edit[:, :1], ("smooth",)).tolist() == [pytest.approx([1.0, 0.3])]
+    assert target_strength(edit[:, :0], ()).tolist() == [[1.0, 1.0]]
