@@ -44,7 +44,7 @@ class Small(Strict):
     """A recipe of a few keys."""
 
     steps: int
-    names: list[str] = []
+    names: tuple[str, ...] = ()
     optim: OptimConfig
 
 
@@ -67,13 +67,13 @@ def test_a_recipe_changes_what_it_extends_key_by_key(recipes):
         top="extends: middle.yaml\nnames: [c]\noptim: {ema: 0.8}",
     )
     found = load_recipe(path, Small)
-    assert found == Small(steps=5, names=["c"], optim=OptimConfig(lr=0.5, clip=3.0, ema=0.8))
+    assert found == Small(steps=5, names=("c",), optim=OptimConfig(lr=0.5, clip=3.0, ema=0.8))
 
 
 def test_overrides_come_last(recipes):
     path = recipes(base="steps: 5\noptim: {lr: 1.0, clip: 3.0}", top="extends: base.yaml\noptim: {lr: 0.5}")
     found = load_recipe(path, Small, ["optim.lr=0.25", "steps=7", "optim.lr=0.125", "names=[x]"])
-    assert (found.optim.lr, found.optim.clip, found.steps, found.names) == (0.125, 3.0, 7, ["x"])
+    assert (found.optim.lr, found.optim.clip, found.steps, found.names) == (0.125, 3.0, 7, ("x",))
 
 
 @pytest.mark.parametrize(
