@@ -53,9 +53,10 @@ def rng_state() -> dict[str, Any]:
 
 def restore_rng(state: Mapping[str, Any]) -> None:
     """Set the random state that ``rng_state`` returned."""
-    torch.set_rng_state(state["torch"])
+    # torch reads from the start of the storage, where a row of a larger tensor does not begin: hence the copies
+    torch.set_rng_state(state["torch"].clone())
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+        torch.cuda.set_rng_state(state["cuda"].clone())
 
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:

@@ -156,11 +156,11 @@ class Trainer(ABC):
         }
 
     def _all_rng(self) -> list[dict[str, Tensor]]:
-        own = rng_state()
         if self.fabric.world_size == 1:
-            return [own]
-        gathered = {name: self.fabric.all_gather(value) for name, value in own.items()}
-        return [{name: rows[rank].cpu() for name, rows in gathered.items()} for rank in range(self.fabric.world_size)]
+            return [rng_state()]
+        states: list[dict[str, Tensor]] = [{}] * self.fabric.world_size
+        torch.distributed.all_gather_object(states, rng_state())
+        return states
 
     def checkpoint(self, seconds: float, *, best: bool = False) -> None:
         """Write the checkpoint; with ``best`` a second one that later steps do not replace.

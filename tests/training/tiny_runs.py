@@ -4,10 +4,11 @@ As a script, ``python tests/training/tiny_runs.py COMMAND …``, it is ``python 
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -108,19 +109,31 @@ def assert_same(state, other):
         assert state[part] == other[part], part
 
 
-def start(words, script=__file__, **options):
-    """Begin a script in a process group of its own, with as many threads as this process."""
+@contextmanager
+def started(words, script=__file__, **options):
+    """A script in a process group of its own, with as many threads as this process; no process of it outlives this."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    arguments = [sys.executable, str(script), *map(str, words)]
-    return subprocess.Popen(
-        arguments, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
+    process = subprocess.Popen(
+        [sys.executable, str(script), *map(str, words)],
+        env=environment,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
-def wait_for(condition, process, seconds=300.0):
-    """Wait until something holds; fails at once when the process ends before that."""
-    deadline = time.monotonic() + seconds
-    while not condition():
+def wait_for_first_step(folder, process, seconds=300.0):
+    """Wait until a run has written its first line; fails at once if it ends before that."""
+    log, deadline = folder / "metrics.jsonl", time.monotonic() + seconds
+    while not (log.is_file() and log.read_text()):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
