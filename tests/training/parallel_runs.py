@@ -43,6 +43,7 @@ def main(data, chain, out):
     tiny_runs.register()
     first = tokenizer_trainer(data, out / "first step")
     first.train_step()
+    first.used[first.fabric.global_rank] = True
     (out / "first step").mkdir(exist_ok=True)
     first.checkpoint(0.0)
     sums = {}

@@ -49,6 +49,10 @@ def test_processes_draw_different_numbers_and_end_with_the_same_weights(runs):
         assert not torch.equal(first["torch"], second["torch"])
 
 
+def test_a_code_counts_as_used_that_any_process_used(runs):
+    assert load(runs / "first step")["used"][:3].tolist() == [True, True, False]
+
+
 @pytest.mark.parametrize("name", ["tokenizer", "fusion"])
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(runs, name):
     assert_same(load(runs / name), load(runs / f"{name} cut"))

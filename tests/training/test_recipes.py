@@ -86,7 +86,7 @@ def test_overrides_come_last(recipes):
     ids=["itself", "each other", "a base that extends itself"],
 )
 def test_a_recipe_that_extends_itself_is_refused(recipes, texts, chain):
-    with pytest.raises(DataError, match=f"extends itself: {chain}"):
+    with pytest.raises(DataError, match=f"extends itself: {chain}$"):
         load_recipe(recipes(**texts), Small)
 
 
