@@ -207,7 +207,8 @@ def load_recipe(
             _override(values, override)
         return kind.model_validate(values)
     except ValidationError as error:
-        raise DataError(f"recipe {path.name}: {error}") from error
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise DataError(f"recipe {path.name}: {'; '.join(faults)}") from error
 
 
 def _find(name_or_path: str, folder: str, beside: Path | None = None) -> Path:

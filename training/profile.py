@@ -50,7 +50,7 @@ def convolution_rate(trainer: FusionTrainer, *, channels: int = 64, side: int = 
     return 3 * 2 * 4 * side**2 * 9 * channels**2 / seconds
 
 
-def _timed(run: Callable[[], None], device: torch.device) -> float:
+def _timed(run: Callable[[], object], device: torch.device) -> float:
     began = time.perf_counter()
     run()
     if device.type == "cuda":
@@ -75,7 +75,7 @@ def profile(trainer: FusionTrainer, steps: int) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter:
         trainer.train_step()
     trainer.clock.running = True
-    whole = [_timed(lambda: void(trainer.train_step()), trainer.fabric.device) for _ in range(steps)]
+    whole = [_timed(trainer.train_step, trainer.fabric.device) for _ in range(steps)]
     trainer.clock.running = False
     parts = {name: per_step(trainer.clock.parts.get(name, []), steps) for name in PARTS}
     parts["data"] = max(0.0, parts["data"] - parts["encode"])  # encoding happens while a batch is drawn
@@ -98,10 +98,6 @@ def per_step(samples: list[float], steps: int) -> float:
     """Median seconds a step of a part that runs equally often in each, in the order of the steps."""
     calls = len(samples) // steps
     return statistics.median(sum(samples[i * calls : (i + 1) * calls]) for i in range(steps)) if calls else 0.0
-
-
-def void(_: object) -> None:
-    """Drop a result."""
 
 
 def table(found: dict[str, Any]) -> str:

@@ -111,7 +111,9 @@ class FusionTrainer(Trainer):
     ) -> None:
         super().__init__(recipe, out, devices=devices)
         self.recipe, self.slots = recipe, slots
-        self.train, self.val = ImagePairs(data, recipe.train), ImagePairs(data, recipe.val)
+        self.train, self.val = (
+            ImagePairs(data, folders, max_cache_mb=recipe.max_cache_mb) for folders in (recipe.train, recipe.val)
+        )
         self.module: TokenFusionModel = build_network(recipe, tokenizer, slots)
         schedule = recipe.schedule
         self.groups = [

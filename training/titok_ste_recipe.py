@@ -107,6 +107,7 @@ class FusionRecipe(Recipe):
 
     Attributes:
         channels_last: Memory order of images and weights; a quarter faster on CPUs, the same result up to rounding.
+        max_cache_mb: Most memory for the images of ``train`` or of ``val``; more is an error, not a swapping machine.
         stage1_mix: With ``stage1_reference: mix``, share of the batches whose reference is the input.
     """
 
@@ -122,6 +123,7 @@ class FusionRecipe(Recipe):
     target: TargetConfig
     validate_epochs: int
     validate_pairs: int = 50
+    max_cache_mb: float = 8000.0
     train: list[PairFolder]
     val: list[PairFolder]
 

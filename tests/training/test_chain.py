@@ -19,7 +19,7 @@ from tests.training.tiny_runs import (
     power_cut,
     tokenizer_words,
 )
-from training import export, titok_ste
+from training import graphs, titok_ste
 from training.config import load_recipe
 from training.data.images import DataError
 from training.titok_ste_recipe import FusionRecipe
@@ -98,7 +98,7 @@ def test_bundle_card_is_valid_and_complete(bundle):
 @pytest.mark.parametrize("size", [(1, 256, 256), (3, 256, 256), (1, 130, 77), (3, 130, 77), (1, 480, 640), (2, 33, 47)])
 def test_onnx_equals_pytorch(chain, bundle, size):
     model, _ = titok_ste.load_trained(chain / "fusion", load_tokenizer(chain / "tokenizer"))
-    inputs = export.example_inputs(model, size, seed=5)
+    inputs = graphs.example_inputs(model, size, seed=5)
     session = onnxruntime.InferenceSession(bundle / "fusion.onnx", providers=["CPUExecutionProvider"])
     (fused,) = session.run(None, {name: x.numpy() for name, x in inputs.items()})
     with torch.no_grad():
@@ -191,9 +191,9 @@ def test_large_weights_are_stored_as_float16_and_cast_once(bundle, name):
 
 def test_rounding_that_shows_in_the_picture_is_refused(chain, monkeypatch):
     model, _ = titok_ste.load_trained(chain / "fusion", load_tokenizer(chain / "tokenizer"))
-    monkeypatch.setattr(export, "HALF_LIMIT", 1e-9)
+    monkeypatch.setattr(graphs, "HALF_LIMIT", 1e-9)
     with pytest.raises(RuntimeError, match="--storage float32"):
-        export.round_weights(model)
+        graphs.round_weights(model)
 
 
 def test_weights_beyond_float16_are_refused(chain):
@@ -201,7 +201,7 @@ def test_weights_beyond_float16_are_refused(chain):
     with torch.no_grad():
         model.detail_out.weight[0, 0], model.detail_out.weight[0, 1] = 1e6, -1e6
     with pytest.raises(RuntimeError, match="--storage float32"):
-        export.round_weights(model)
+        graphs.round_weights(model)
 
 
 def test_a_fusion_run_is_no_tokenizer(chain):
@@ -237,10 +237,10 @@ def test_one_token_in_32_may_take_another_code_and_is_reported():
     expected = np.zeros((1, 32, 12), np.float32)
     code = expected.copy()
     code[0, 3] = 0.5
-    assert export.code_parity(code, expected, "x") == {"encoder x": 0.0, "other codes x": 1.0}
+    assert graphs.code_parity(code, expected, "x") == {"encoder x": 0.0, "other codes x": 1.0}
     code[0, 4] = 0.5
     with pytest.raises(RuntimeError, match="6% of the tokens"):
-        export.code_parity(code, expected, "x")
+        graphs.code_parity(code, expected, "x")
 
 
 def test_a_bundle_may_leave_the_slots_out(chain, tmp_path):
@@ -249,7 +249,7 @@ def test_a_bundle_may_leave_the_slots_out(chain, tmp_path):
     assert card.edit_slots == []
     assert [spec.name for spec in card.fusion.inputs] == ["a", "b", "code_a", "code_b"]
     model, _ = titok_ste.load_trained(chain / "fusion", load_tokenizer(chain / "tokenizer"))
-    inputs = export.example_inputs(model, (2, 40, 56), seed=3)
+    inputs = graphs.example_inputs(model, (2, 40, 56), seed=3)
     inputs["edit"] = torch.ones(2, 2)
     session = onnxruntime.InferenceSession(tmp_path / "fusion.onnx", providers=["CPUExecutionProvider"])
     (fused,) = session.run(None, {name: x.numpy() for name, x in inputs.items() if name != "edit"})
@@ -262,4 +262,4 @@ def test_a_bundle_may_leave_the_slots_out(chain, tmp_path):
 def test_codes_that_are_not_finite_are_no_agreement(bad):
     code = np.full((1, 32, 12), bad, np.float32)
     with pytest.raises(RuntimeError, match="100% of the tokens"):
-        export.code_parity(code, np.zeros_like(code), "x")
+        graphs.code_parity(code, np.zeros_like(code), "x")

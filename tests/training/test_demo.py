@@ -21,7 +21,8 @@ def test_every_step_is_a_command_with_such_options(step):
     name, *options = step.argv
     parser = argparse.ArgumentParser(exit_on_error=False)
     importlib.import_module(command_line.COMMANDS[name][0]).add_arguments(parser)
-    parser.parse_args(options)
+    _, unknown = parser.parse_known_args(options)  # a wrong value or a missing option raises
+    assert unknown == []
 
 
 def test_the_card_has_the_bundles_name():
