@@ -19,10 +19,11 @@ from torch.nn import functional as F
 
 from models.blocks import BaseBlock, RestormerBlock
 from models.interface import TokenSource
+from models.padding import replicate_to_multiple
 from models.ste import SlotSpec
 from models.token_fusion import Features, TokenFusionModel
 from models.token_map import resize
-from models.tone import compress
+from models.tone import compress, mean_level
 
 FOLD = 8
 """The base path works at 1/8 of the resolution, so images are padded to a multiple of 8 inside the graph."""
@@ -51,17 +52,6 @@ class LiteConfig:
     fusion_layers: int = 4
     map_size: int = 32
     knee: float = 0.2
-
-
-def replicate_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until both sides are multiples: (N, C, H, W) -> (N, C, H', W').
-
-    Written as two gathers because padding by a run-time amount does not export with dynamic sizes.
-    """
-    H, W = x.shape[-2:]
-    rows = torch.arange((H + multiple - 1) // multiple * multiple, device=x.device).clamp(max=H - 1)
-    columns = torch.arange((W + multiple - 1) // multiple * multiple, device=x.device).clamp(max=W - 1)
-    return x.index_select(2, rows).index_select(3, columns)
 
 
 class TokenMap(nn.Module):
@@ -159,12 +149,14 @@ class TiTokSTELite(TokenFusionModel):
         """Base and detail features of one source whose sides are multiples of 8; see the base class."""
         return self.encoder(image, code if edit is None else self.ste(code, edit), box)
 
-    def decode_pair(self, a: Tensor, b: Tensor, features_a: Features, features_b: Features) -> Tensor:
-        """Fused image of sources whose sides are multiples of 8, not clamped."""
+    def decode_pair(
+        self, a: Tensor, b: Tensor, features_a: Features, features_b: Features, *, centre: Tensor | None = None
+    ) -> Tensor:
+        """Fused image of sources whose sides are multiples of 8, not clamped; see the base class."""
         base = self.base_fusion(F.gelu(self.base_merge(torch.cat([features_a.base, features_b.base], dim=1))))
         maps = F.interpolate(self.base_out(base), size=a.shape[-2:], mode="bilinear", align_corners=False)
         gain_a, gain_b, offset = maps.split(1, dim=1)
-        centre = 0.5 * (a + b).mean(dim=(1, 2, 3), keepdim=True)
+        centre = mean_level(a, b) if centre is None else centre
         detail = self.detail_fusion(torch.cat([features_a.detail, features_b.detail], dim=1))
         residual = F.pixel_shuffle(self.detail_out(detail), 2)
         mix = (1.0 + gain_a) * a + (1.0 + gain_b) * b + offset - centre

@@ -16,29 +16,31 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.blocks import BaseBlock, DetailNode, RestormerBlock
 from models.interface import TokenSource
+from models.padding import replicate_to_multiple
 from models.ste import SlotSpec
 from models.token_fusion import Features, TokenFusionModel
 from models.token_map import LiftActivation, TokenMap
-from models.tone import compress
+from models.tone import compress, mean_level
 
 _KNEE = 0.2
 """Tones of the centred sum this close to black and white, and beyond, are compressed."""
 
 
-def centred_sum(a: Tensor, b: Tensor) -> Tensor:
-    """The paper's reference A + B without its saturation: minus the mean of both, its ends compressed."""
-    return compress(a + b - 0.5 * (a + b).mean(dim=(1, 2, 3), keepdim=True), _KNEE)
+def centred_sum(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
+    """The paper's reference A + B without its saturation: minus the mean level ``centre``, its ends compressed."""
+    return compress(a + b - centre, _KNEE)
 
 
-_REFERENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "sum": lambda a, b: a + b,
+_REFERENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "sum": lambda a, b, _: a + b,
     "centred": centred_sum,
-    "mean": lambda a, b: 0.5 * (a + b),
-    "max": torch.maximum,
-    "a": lambda a, b: a,
+    "mean": lambda a, b, _: 0.5 * (a + b),
+    "max": lambda a, b, _: torch.maximum(a, b),
+    "a": lambda a, b, _: a,
 }
 
 
@@ -61,6 +63,10 @@ class TiTokSTEConfig:
         lift_act: Nonlinearity between the token lift and the map.
         detail: Feed image detail into π; ``False`` for the ablation.
         exp_limit: Bound on the exponent of the detail nodes, or ``None``.
+        fold: Side of the squares of pixels that one position of the features stands for. 1 is the paper's network;
+            2 computes at half the resolution and unfolds the residual at the end, at a quarter of the cost.
+        style: Let all tokens of an image together also scale and shift its features, one number per channel. An edit
+            moves one token of 32 a little, which the map alone carries too weakly to be learnt soon.
     """
 
     width: int = 64
@@ -73,6 +79,8 @@ class TiTokSTEConfig:
     lift_act: LiftActivation = "gelu"
     detail: bool = True
     exp_limit: float | None = 6.0
+    fold: int = 1
+    style: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("ref_mode", tuple(_REFERENCES)), ("out_mode", ("linear", "sigmoid"))):
@@ -82,7 +90,7 @@ class TiTokSTEConfig:
 
 PROFILES: dict[str, TiTokSTEConfig] = {
     "paper": TiTokSTEConfig(ref_mode="sum"),
-    "product": TiTokSTEConfig(ref_mode="centred"),
+    "product": TiTokSTEConfig(ref_mode="centred", fold=2, style=True),
     "mean": TiTokSTEConfig(),
     "d48": TiTokSTEConfig(width=48),
     "d32": TiTokSTEConfig(width=32),
@@ -111,8 +119,13 @@ class TiTokSTE(TokenFusionModel):
             width=width,
             lift_act=config.lift_act,
             detail=config.detail,
+            fold=config.fold,
         )
         self.stem = _restormer(config.stem_blocks, width, heads)
+        self.style = nn.Linear(tokenizer.num_tokens * tokenizer.token_dim, 2 * width) if config.style else None
+        if self.style is not None:
+            nn.init.zeros_(self.style.weight)
+            nn.init.zeros_(self.style.bias)
         self.base_branch = BaseBlock(width, heads=heads)
         self.detail_branch = nn.Sequential(
             *(DetailNode(width, exp_limit=config.exp_limit) for _ in range(config.detail_nodes))
@@ -121,7 +134,7 @@ class TiTokSTE(TokenFusionModel):
         self.detail_fusion = DetailNode(width, exp_limit=config.exp_limit)
         self.projector = nn.Conv2d(2 * width, width, 1, bias=False)
         self.decoder = _restormer(config.decoder_blocks, width, heads)
-        last = nn.Conv2d(width // 2, 1, 3, padding=1, bias=False)
+        last = nn.Conv2d(width // 2, config.fold**2, 3, padding=1, bias=False)
         with torch.no_grad():
             last.weight.mul_(0.1)  # a small residual at the start
         self.head = nn.Sequential(nn.Conv2d(width, width // 2, 3, padding=1, bias=False), nn.LeakyReLU(0.01), last)
@@ -129,35 +142,43 @@ class TiTokSTE(TokenFusionModel):
     def features(
         self, image: Tensor, code: Tensor, *, edit: Tensor | None = None, box: Tensor | None = None
     ) -> Features:
-        """Split one image into base and detail features, each (N, D, H, W).
+        """Split one image into base and detail features, each (N, D, H / fold, W / fold).
 
         Args:
-            image: (N, 1, H, W) in [0, 1].
+            image: (N, 1, H, W) in [0, 1], its sides multiples of ``fold``.
             code: Tokens of the image, (N, K, C).
             edit: Strength per slot, (N, S); ``None`` leaves the tokens unedited (stage I).
             box: If ``image`` is a crop: its place in the encoded image, (N, 4), y0, x0, y1, x1 as fractions.
         """
         tokens = code if edit is None else self.ste(code, edit)  # (N, K, C)
-        x = self.stem(self.token_map(tokens, image, box=box))  # (N, D, H, W)
+        x = self.stem(self.token_map(tokens, image, box=box))  # (N, D, H / fold, W / fold)
+        if self.style is not None:
+            scale, shift = self.style(tokens.flatten(1))[..., None, None].chunk(2, dim=1)  # (N, D, 1, 1) each
+            x = x * (1.0 + scale) + shift
         return Features(self.base_branch(x), self.detail_branch(x))
 
     def decode_single(self, features: Features, reference: Tensor) -> Tensor:
         """Rebuild an image from features, un-clamped: of one image (stage I, eq. 14), or fused (stage II)."""
-        x = self.decoder(self.projector(torch.cat(features, dim=1)))  # (N, D, H, W)
-        out: Tensor = reference + self.head(x)  # (N, 1, H, W)
+        x = self.decoder(self.projector(torch.cat(features, dim=1)))  # (N, D, H / fold, W / fold)
+        residual = self.head(x)  # (N, fold², H / fold, W / fold)
+        if self.config.fold > 1:
+            residual = F.pixel_shuffle(residual, self.config.fold)
+        out: Tensor = reference + residual  # (N, 1, H, W)
         return out.sigmoid() if self.config.out_mode == "sigmoid" else out
 
-    def decode_pair(self, a: Tensor, b: Tensor, features_a: Features, features_b: Features) -> Tensor:
+    def decode_pair(
+        self, a: Tensor, b: Tensor, features_a: Features, features_b: Features, *, centre: Tensor | None = None
+    ) -> Tensor:
         """Fused image, un-clamped: features are summed, and each part passes one layer (stage II)."""
         fused = Features(
             self.base_fusion(features_a.base + features_b.base),
             self.detail_fusion(features_a.detail + features_b.detail),
         )
-        return self.decode_single(fused, self.reference(a, b))
+        return self.decode_single(fused, self.reference(a, b, centre=centre))
 
-    def reference(self, a: Tensor, b: Tensor) -> Tensor:
-        """Stage II reference of a pair, (N, 1, H, W); a sum lies in [0, 2]."""
-        return _REFERENCES[self.config.ref_mode](a, b)
+    def reference(self, a: Tensor, b: Tensor, *, centre: Tensor | None = None) -> Tensor:
+        """Stage II reference of a pair, (N, 1, H, W); a sum lies in [0, 2]. ``centre`` as in ``decode_pair``."""
+        return _REFERENCES[self.config.ref_mode](a, b, mean_level(a, b) if centre is None else centre)
 
     def fuse_unclamped(
         self,
@@ -171,9 +192,12 @@ class TiTokSTE(TokenFusionModel):
     ) -> Tensor:
         """Fuse without the final clamp; arguments as in ``fuse`` and, for ``box``, as in ``features``."""
         self.check_pair(a, b, code_a, code_b)
+        H, W = a.shape[-2:]
+        if self.config.fold > 1:
+            a, b = (replicate_to_multiple(x, self.config.fold) for x in (a, b))
         features_a = self.features(a, code_a, edit=edit, box=box)
         features_b = self.features(b, code_b, edit=edit, box=box)
-        return self.decode_pair(a, b, features_a, features_b)
+        return self.decode_pair(a, b, features_a, features_b)[..., :H, :W]
 
     def fusion_parameters(self) -> list[nn.Parameter]:
         """The fusion layers, new in stage II."""

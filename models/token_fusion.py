@@ -84,8 +84,18 @@ class TokenFusionModel(FusionModel):
         """
 
     @abstractmethod
-    def decode_pair(self, a: Tensor, b: Tensor, features_a: Features, features_b: Features) -> Tensor:
-        """Fused image (N, 1, H, W), un-clamped, from both images and their features (stage II)."""
+    def decode_pair(
+        self, a: Tensor, b: Tensor, features_a: Features, features_b: Features, *, centre: Tensor | None = None
+    ) -> Tensor:
+        """Fused image (N, 1, H, W), un-clamped, from both images and their features (stage II).
+
+        Args:
+            a: First image.
+            b: Second image.
+            features_a: Features of the first.
+            features_b: Features of the second.
+            centre: Mean level of the whole images if ``a`` and ``b`` are crops of them, (N, 1, 1, 1).
+        """
 
     @abstractmethod
     def decode_single(self, features: Features, reference: Tensor) -> Tensor:

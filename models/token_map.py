@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 LiftActivation = Literal["gelu", "none"]
 
-# Kernel and stride of the detail convolutions, from the smallest map to the largest.
+# Kernel and stride of the detail convolutions, from the smallest map to the largest, without folding.
 _SCALES = ((7, 4), (5, 2), (3, 1))
 
 
@@ -54,6 +54,7 @@ class TokenMap(nn.Module):
             same for every image.
         detail: ``False`` leaves the image's detail features out (ablation): the map then depends on
             tokens only.
+        fold: The map has 1/fold of the image's sides, which must be multiples of it.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class TokenMap(nn.Module):
         map_size: int = 32,
         lift_act: LiftActivation = "gelu",
         detail: bool = True,
+        fold: int = 1,
     ) -> None:
         super().__init__()
         if lift_act not in ("gelu", "none"):
@@ -76,9 +78,12 @@ class TokenMap(nn.Module):
         self.local = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.local_gain = nn.Parameter(torch.tensor(0.1))
         self.detail = detail
+        # a wider step needs a wider window, or it would skip pixels
+        scales = [(kernel + 2 * (fold - 1), stride * fold) for kernel, stride in _SCALES]
+        self.strides = [stride for _, stride in scales]
         self.details = nn.ModuleList(
             nn.Conv2d(1, width, kernel, stride=stride, padding=kernel // 2)
-            for kernel, stride in (_SCALES if detail else ())
+            for kernel, stride in (scales if detail else ())
         )
         merged = 2 * width if detail else width
         self.merges = nn.ModuleList(nn.Conv2d(merged, width, 1, bias=False) for _ in _SCALES)
@@ -100,7 +105,7 @@ class TokenMap(nn.Module):
                 ``image`` is the whole. The coarse map is cropped alike.
 
         Returns:
-            (N, D, H, W).
+            (N, D, H / fold, W / fold).
         """
         y = self.coarse(tokens)  # (N, D, R, R)
         y = y + self.local_gain * F.gelu(self.local(y))
@@ -109,7 +114,7 @@ class TokenMap(nn.Module):
                 e = F.gelu(self.details[step](image))  # (N, D, ⌈H/stride⌉, ⌈W/stride⌉)
                 y = torch.cat([resize(y, e.shape[-2:], box), e], dim=1)
             else:
-                stride = _SCALES[step][1]
+                stride = self.strides[step]
                 y = resize(y, image[..., ::stride, ::stride].shape[-2:], box)
             y = F.gelu(merge(y))
             box = None  # from here on the map is the crop

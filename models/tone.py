@@ -1,4 +1,4 @@
-"""Tone compression towards black and white."""
+"""Tone: the mean level of a pair, and compression towards black and white."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def compress(x: Tensor, knee: float) -> Tensor:
         return x
     inner = x.clamp(knee, 1.0 - knee)
     return inner + knee * torch.tanh((x - inner) / knee)
+
+
+def mean_level(a: Tensor, b: Tensor) -> Tensor:
+    """Mean grey of both images together: two (N, 1, H, W) -> (N, 1, 1, 1)."""
+    return 0.5 * (a + b).mean(dim=(1, 2, 3), keepdim=True)

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.token_map import resize
 from models.tone import compress
 from training.config import Strict
+from training.data.sampling import Frames
 from training.losses import sobel
 
 
@@ -32,14 +35,19 @@ class TargetConfig(Strict):
         full_at: g_0 from which on the tone is that of full contrast. Below 1, because the network reads the strength
             from the tokens with some error and would otherwise fall short at 1.
         full_gain: Contrast of the full tone; 1 is that of the centred sum.
+        contrast: Standard deviation that the full tone of a frame is brought to, images in [0, 1]; 0 leaves every
+            frame at ``full_gain``. It is a property of the whole frame, which a crop does not show and tokens do.
+        contrast_gain: Least and largest gain by which it is brought there.
+        level: Mean level that the full tone of a frame is moved towards.
+        level_shift: The most that it is moved; more would lift the black of a night scene to a haze.
         smooth_gain: Gradient reduction in flat areas at g_1 = 1; it grows with g_1², so that the default stays gentle.
         flat_threshold: Mean |Sobel_x| + |Sobel_y| (images in [0, 1]) below which an area counts as flat.
         flat_weight: Extra weight of flat areas in the gradient error, which is nearly all edges otherwise: without it
             the network has little to gain from the smooth slot.
         flat_softness: Width of the transition around the threshold.
         knee: Tones this close to black or white, and beyond, are compressed into the displayable range.
-        natural_share: Side of the blur that splits the infrared image into tone and local contrast, as a share of
-            the image's shorter side.
+        natural_share: Side of the blur that splits the infrared frame into tone and local contrast, as a share of
+            the frame's sides.
     """
 
     conditioned: bool = True
@@ -49,6 +57,10 @@ class TargetConfig(Strict):
     sharpen_gain: float = 0.25
     full_at: float = 1.0
     full_gain: float = 1.0
+    contrast: float = Field(default=0.0, ge=0.0)
+    contrast_gain: tuple[float, float] = (0.75, 1.35)
+    level: float = 0.5
+    level_shift: float = Field(default=0.0, ge=0.0)
     smooth_gain: float = 0.08
     flat_threshold: float = 0.12
     flat_weight: float = 0.0
@@ -73,16 +85,23 @@ def _box(x: Tensor, size: int) -> Tensor:
     return F.avg_pool2d(x, (1, size), stride=1)
 
 
-def centred_sum(a: Tensor, b: Tensor, gain: float = 1.0) -> Tensor:
-    """A + B - mean of both: full contrast of both sources (times ``gain``), not clipped."""
-    centre = (a + b).mean(dim=(2, 3), keepdim=True)
-    return gain * (a + b - centre) + 0.5 * centre
+def centred_sum(a: Tensor, b: Tensor, frames: Frames, config: TargetConfig) -> Tensor:
+    """A + B about the mean level of the frames: full contrast of both sources, not clipped."""
+    both = frames.a + frames.b
+    centre = both.mean(dim=(1, 2, 3), keepdim=True)
+    gain: Tensor | float = config.full_gain
+    if config.contrast:
+        spread = both.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-3)
+        gain = (config.contrast / spread).clamp(*config.contrast_gain)
+    level = 0.5 * centre
+    level = level + (config.level - level).clamp(-config.level_shift, config.level_shift)
+    return gain * (a + b - centre) + level
 
 
-def natural_tone(a: Tensor, b: Tensor, share: float) -> Tensor:
+def natural_tone(a: Tensor, b: Tensor, frames: Frames, share: float) -> Tensor:
     """The first source plus the local contrast of the second, whose own large-scale tone is left out."""
-    size = max(3, int(share * min(b.shape[-2:]))) // 2 * 2 + 1
-    return a + b - _box(_box(b, size), size)
+    size = max(3, int(share * min(frames.b.shape[-2:]))) // 2 * 2 + 1
+    return a + b - resize(_box(_box(frames.b, size), size), b.shape[-2:], frames.box)
 
 
 def strongest_gradient(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,12 +117,12 @@ def overlap_tone(a: Tensor, b: Tensor, share: float, knee: float) -> Tensor:
     return torch.where(x > 0.5, compress(x, knee), x)
 
 
-def tones(a: Tensor, b: Tensor, config: TargetConfig) -> tuple[Tensor, Tensor]:
+def tones(a: Tensor, b: Tensor, frames: Frames, config: TargetConfig) -> tuple[Tensor, Tensor]:
     """The tone at strength 0 (natural) and at 1 (full contrast)."""
     if config.tone == "overlap":
         return torch.maximum(a, b), overlap_tone(a, b, config.overlap, config.knee)
-    natural = compress(natural_tone(a, b, config.natural_share), config.knee)
-    return natural, compress(centred_sum(a, b, config.full_gain), config.knee)
+    natural = compress(natural_tone(a, b, frames, config.natural_share), config.knee)
+    return natural, compress(centred_sum(a, b, frames, config), config.knee)
 
 
 def target_strength(edit: Tensor, slots: Sequence[str]) -> Tensor:
@@ -120,10 +139,18 @@ def target_strength(edit: Tensor, slots: Sequence[str]) -> Tensor:
     return torch.stack([edit[:, slots.index(n)] if n in slots else ones for n in ("sharpen", "smooth")], dim=1)
 
 
-def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig) -> Target:
-    """The target of a pair at strength ``edit`` (N, 2): sharpen, smooth."""
+def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig, frames: Frames | None = None) -> Target:
+    """The target of a pair.
+
+    Args:
+        a: First source, (N, 1, H, W) in [0, 1].
+        b: Second source.
+        edit: Strength, (N, 2): sharpen, smooth.
+        config: What the strength does.
+        frames: What ``a`` and ``b`` were cut from; None if they are whole.
+    """
     gx, gy = strongest_gradient(a, b)
-    natural, full = tones(a, b, config)
+    natural, full = tones(a, b, frames or Frames(a, b), config)
     if not config.conditioned:
         return Target(full, config.gradient_gain * gx, config.gradient_gain * gy, torch.ones_like(gx))
     sharpen, smooth = edit[:, :2, None, None].split(1, dim=1)  # (N, 1, 1, 1) each

@@ -17,6 +17,7 @@ from models.interface import TokenSource
 from models.registry import build
 from models.ste import SlotSpec
 from models.token_fusion import Features, TokenFusionModel
+from models.tone import mean_level
 from training.config import load_recipe
 from training.data.images import DataError
 from training.data.pairs import ImagePairs
@@ -92,10 +93,12 @@ class StageStep(nn.Module):
         Returns:
             Un-clamped float32 images, and the features of both sources.
         """
-        first = self.network.features(batch.input_a, batch.code_a, edit=edit, box=batch.box)
-        second = self.network.features(batch.input_b, batch.code_b, edit=edit, box=batch.box)
+        first = self.network.features(batch.input_a, batch.code_a, edit=edit, box=batch.frames.box)
+        second = self.network.features(batch.input_b, batch.code_b, edit=edit, box=batch.frames.box)
         if edit is not None:
-            return [self.network.decode_pair(batch.input_a, batch.input_b, first, second).float()], first, second
+            centre = mean_level(batch.frames.a, batch.frames.b)
+            fused = self.network.decode_pair(batch.input_a, batch.input_b, first, second, centre=centre)
+            return [fused.float()], first, second
         pairs = ((first, batch.input_a), (second, batch.input_b))
         return [self.network.decode_single(f, keep * x).float() for f, x in pairs], first, second
 
@@ -195,7 +198,8 @@ class FusionTrainer(Trainer):
         edit = draw_strength(len(batch.a), len(self.module.slots), self.recipe.strength).to(self.fabric.device)
         (fused,), first, second = self.model(batch, edit, 0.0)
         wanted = target_strength(edit, self.module.slots)
-        return stage_two_loss(batch.a, batch.b, fused, first, second, wanted, self.recipe.stage2, self.recipe.target)
+        stage2, target = self.recipe.stage2, self.recipe.target
+        return stage_two_loss(batch.a, batch.b, fused, first, second, wanted, stage2, target, batch.frames)
 
     def train_step(self) -> dict[str, Tensor]:
         """One optimiser step; returns the loss and its terms."""

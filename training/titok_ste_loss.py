@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.token_fusion import Features
+from training.data.sampling import Frames
 from training.losses import decomposition_loss, out_of_range, scd, sobel, ssim, ssim_loss, vif
 from training.targets import Target, TargetConfig, make_target
 from training.titok_ste_recipe import StageOneLoss, StageTwoLoss
@@ -47,6 +48,7 @@ def stage_two_loss(
     edit: Tensor,
     weights: StageTwoLoss,
     target: TargetConfig,
+    frames: Frames | None = None,
 ) -> dict[str, Tensor]:
     """Fusion loss (eq. 17-18) and the terms of our profiles.
 
@@ -59,8 +61,9 @@ def stage_two_loss(
         edit: Strength that the target is for, sharpen and smooth, (N, 2).
         weights: Weight of each term; a term of weight 0 is left out.
         target: How strength moves the target.
+        frames: What the sources were cut from; None if they are whole.
     """
-    wanted = make_target(a, b, edit, target)
+    wanted = make_target(a, b, edit, target, frames)
     terms = {
         "intensity": weights.intensity * intensity_error(a, b, fused, wanted, weights),
         "gradient": weights.gradient * gradient_error(fused, wanted, weights),

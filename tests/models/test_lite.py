@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models.lite import TiTokSTELite, replicate_to_multiple
+from models.lite import TiTokSTELite
+from models.padding import replicate_to_multiple
 from models.tokenizer import TOKENIZERS, Tokenizer
 from models.tone import compress
 from training.macs import count_macs

@@ -61,7 +61,7 @@ def origin(pairs, batch, i, axes=FLIPS):
     found = []
     for row in range(len(pairs)):
         for flip in axes:
-            a, b = (window(x, batch.box[i], side) for x in flipped(pairs, row, flip))
+            a, b = (window(x, batch.frames.box[i], side) for x in flipped(pairs, row, flip))
             if torch.allclose(a, batch.a[i : i + 1], atol=1e-6) and torch.allclose(b, batch.b[i : i + 1], atol=1e-6):
                 found.append((row, flip))
     assert len(found) == 1, found
@@ -91,7 +91,7 @@ def test_zoomed_windows_and_whole_frames_show_what_their_box_says(draw, pairs, t
         row, axes = origin(pairs, batch, i)
         frame = flipped(pairs, row, axes)[0]
         torch.testing.assert_close(batch.code_a[i : i + 1], tokenizer.encode(frame))
-        top, left, bottom, right = batch.box[i].tolist()
+        top, left, bottom, right = batch.frames.box[i].tolist()
         if (top, left, bottom, right) == (0.0, 0.0, 1.0, 1.0):
             whole += 1
         else:
@@ -109,12 +109,12 @@ def test_frames_are_turned_upside_down_only_when_asked(draw, pairs):
 @pytest.mark.parametrize("profile", ["titok-ste-lite", "titok-ste-d32-short"])
 def test_the_box_of_a_whole_frame_changes_nothing_and_that_of_a_part_does(draw, tokenizer, profile):
     batch = draw(batch=2, sides=[48], crop_share=0.0)
-    assert torch.equal(batch.box, torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2))
+    assert torch.equal(batch.frames.box, torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2))
     torch.manual_seed(1)
     model = build(profile, tokenizer, None).eval()
     part = torch.tensor([[0.0, 0.0, 0.5, 0.5]] * 2)
     with torch.no_grad():
-        bare, whole, some = (model.features(batch.a, batch.code_a, box=box) for box in (None, batch.box, part))
+        bare, whole, some = (model.features(batch.a, batch.code_a, box=box) for box in (None, batch.frames.box, part))
     for without, with_box, other in zip(bare, whole, some, strict=True):
         torch.testing.assert_close(with_box, without, atol=1e-5, rtol=1e-5)
         assert not torch.allclose(other, without, atol=1e-4)
@@ -132,7 +132,7 @@ def test_a_changed_tone_reaches_the_tokens_too(draw, pairs, tokenizer):
         frame = flipped(pairs, row, axes)[0]
         if i in changed:
             frame = inverted_and_flatter(frame)
-            torch.testing.assert_close(batch.a[i : i + 1], window(frame, batch.box[i], 48), atol=0.01, rtol=0)
+            torch.testing.assert_close(batch.a[i : i + 1], window(frame, batch.frames.box[i], 48), atol=0.01, rtol=0)
         # the sampler changes a small 8-bit copy of the frame
         distance = (batch.code_a[i : i + 1] - tokenizer.encode(frame)).norm(dim=-1).mean()
         assert distance < (0.05 if i in changed else 1e-4)
@@ -148,7 +148,7 @@ def inverted_and_flatter(frame):
 
 def test_tokens_of_the_crop_itself_need_no_box(draw, tokenizer):
     batch = draw(batch=3, sides=[48], crop_share=1.0, tokens="crop", tone_b=CHANGE)
-    assert batch.box is None
+    assert batch.frames.box is None
     for x, code in ((batch.a, batch.code_a), (batch.b, batch.code_b)):
         torch.testing.assert_close(code, tokenizer.encode(x))
 
@@ -162,14 +162,15 @@ def test_shapes_range_and_sides(draw):
         assert {tuple(x.shape) for x in images} == {(2, 1, side, side)}
         assert all(x.min() >= 0 and x.max() <= 1 for x in images)
         assert batch.code_a.shape == batch.code_b.shape == (2, 32, 12)
-        assert ((batch.box >= 0) & (batch.box <= 1)).all()
+        assert ((batch.frames.box >= 0) & (batch.frames.box <= 1)).all()
     assert {batch.a.shape[-1] for batch in batches} == {32, 48}
 
 
 def test_the_seed_decides_the_batch(draw):
     settings = {"batch": 2, "sides": [32, 48], "tone_a": CHANGE, "noise_probability": 1.0, "noise_sigma": 0.1}
     first, again, other = draw(3, **settings), draw(3, **settings), draw(4, **settings)
-    assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+    for one, two in ((first, again), (first.frames, again.frames)):
+        assert all(torch.equal(x, y) for x, y in zip(one, two, strict=True) if isinstance(x, torch.Tensor))
     assert first.a.shape != other.a.shape or not torch.equal(first.a, other.a)
 
 

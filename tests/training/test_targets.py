@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models.tone import compress
+from training.data.sampling import Frames
 from training.targets import (
     TargetConfig,
     centred_sum,
@@ -30,11 +31,47 @@ def target(sharpen, smooth, config=CONFIG):
 
 def test_tone_runs_from_natural_to_the_centred_sum():
     a, b = sources()
-    natural = compress(natural_tone(a, b, CONFIG.natural_share), CONFIG.knee)
-    full = compress(centred_sum(a, b), CONFIG.knee)
+    natural = compress(natural_tone(a, b, Frames(a, b), CONFIG.natural_share), CONFIG.knee)
+    full = compress(centred_sum(a, b, Frames(a, b), CONFIG), CONFIG.knee)
     torch.testing.assert_close(target(0.0, 0.0).tone, natural)
     torch.testing.assert_close(target(1.0, 0.0).tone, full)
     torch.testing.assert_close(target(2.0, 0.0).tone, full)
+
+
+@pytest.mark.parametrize("contrast", [0.0, 0.2])
+def test_the_tone_of_a_crop_is_that_of_its_place_in_the_frame(contrast):
+    config = TargetConfig(contrast=contrast, level_shift=0.1, natural_share=0.5)
+    y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
+    a, b = (0.4 * y + 0.1 * x)[None, None], (0.5 - 0.3 * x)[None, None]
+    frames = Frames(a, b, torch.tensor([[0.25, 0.5, 0.75, 1.0]]))
+    for strength in (0.0, 1.0):
+        edit = torch.tensor([[strength, 0.0]])
+        whole = make_target(a, b, edit, config).tone[..., 16:48, 32:]
+        crop = make_target(a[..., 16:48, 32:], b[..., 16:48, 32:], edit, config, frames).tone
+        torch.testing.assert_close(crop, whole, atol=1e-3, rtol=0)
+        alone = make_target(a[..., 16:48, 32:], b[..., 16:48, 32:], edit, config).tone
+        assert (alone - whole).abs().mean() > 0.004
+
+
+def test_frames_are_brought_to_one_contrast_within_the_gain():
+    config = TargetConfig(contrast=0.2, contrast_gain=(0.8, 1.3), knee=0.0)
+    a, b = sources()
+    base, spread = a + b - 1.0, (a + b).std(dim=(1, 2, 3))
+    for factor in (0.2 / spread.max(), 0.24 / spread.max()):
+        x = 0.5 + 0.5 * factor * base
+        tone = centred_sum(x, x, Frames(x, x), config)
+        torch.testing.assert_close(tone.std(dim=(1, 2, 3)), torch.full((2,), 0.2), atol=2e-3, rtol=0)
+    for factor, gain in ((0.05, 1.3), (1.5, 0.8)):
+        x = 0.5 + 0.5 * factor * base
+        ratio = centred_sum(x, x, Frames(x, x), config).std() / (x + x).std()
+        assert float(ratio) == pytest.approx(gain, rel=1e-3)
+
+
+def test_the_level_of_a_frame_moves_to_the_middle_by_a_bounded_step():
+    config = TargetConfig(level=0.5, level_shift=0.1, knee=0.0)
+    for level, wanted in ((0.1, 0.2), (0.45, 0.5), (0.5, 0.5), (0.9, 0.8)):
+        x = torch.full((1, 1, 40, 40), level)
+        assert float(centred_sum(x, x, Frames(x, x), config).mean()) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_compression_leaves_the_middle_and_ends_inside_the_range():
@@ -95,7 +132,7 @@ def test_overlap_keeps_black_black_at_every_strength(strength):
 
 
 def test_overlap_runs_from_the_brighter_source_to_a_share_of_the_darker_one_more():
-    natural, full = tones(*sources(), MEDICAL)
+    natural, full = tones(*sources(), Frames(*sources()), MEDICAL)
     a, b = sources()
     torch.testing.assert_close(natural, torch.maximum(a, b))
     wanted = torch.maximum(a, b) + 0.4 * torch.minimum(a, b)
@@ -108,10 +145,10 @@ def test_overlap_runs_from_the_brighter_source_to_a_share_of_the_darker_one_more
 def test_overlap_grows_with_each_source():
     level = torch.linspace(0, 1, 101)
     a, b = (x[None, None] for x in torch.meshgrid(level, level, indexing="ij"))
-    for tone in tones(a, b, MEDICAL):
+    for tone in tones(a, b, Frames(a, b), MEDICAL):
         assert (tone.diff(dim=2) >= -1e-6).all()
         assert (tone.diff(dim=3) >= -1e-6).all()
-    torch.testing.assert_close(tones(a, b, MEDICAL), tones(b, a, MEDICAL))
+    torch.testing.assert_close(tones(a, b, Frames(a, b), MEDICAL), tones(b, a, Frames(b, a), MEDICAL))
 
 
 def test_strength_of_a_slot_that_a_model_lacks_is_one():

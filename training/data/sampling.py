@@ -20,7 +20,7 @@ from models.interface import TokenSource
 from training.clock import Clock
 from training.config import Strict
 from training.data.pairs import ImagePairs
-from training.data.tone import ToneConfig, ToneDraw, apply_tone, draw_tone
+from training.data.tone import ToneConfig, apply_tone, draw_tone
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 """Axes that each flip variant reverses: none, left-right, up-down, both."""
@@ -65,6 +65,22 @@ class Place(NamedTuple):
     width: int
 
 
+class Frames(NamedTuple):
+    """What the samples were cut from, at the tokenizer's size and with the same change of tone.
+
+    A target that depends on the whole frame (its contrast, its large-scale tone) is the same for every crop of it.
+
+    Attributes:
+        a: Frames of the first source, (N, 1, S, S) in [0, 1].
+        b: Frames of the second.
+        box: Place of each sample in its frame, (N, 4), y0, x0, y1, x1 as fractions; None where it is the whole.
+    """
+
+    a: Tensor
+    b: Tensor
+    box: Tensor | None = None
+
+
 class Batch(NamedTuple):
     """One batch, N samples of side R.
 
@@ -75,7 +91,7 @@ class Batch(NamedTuple):
         input_b: Second source.
         code_a: Tokens of the first, (N, K, C).
         code_b: Tokens of the second.
-        box: Place in the frame, (N, 4), y0, x0, y1, x1 as fractions; None where the tokens are the crop's own.
+        frames: Small copies of what the tokens describe, and the place of the samples in it.
     """
 
     a: Tensor
@@ -84,7 +100,14 @@ class Batch(NamedTuple):
     input_b: Tensor
     code_a: Tensor
     code_b: Tensor
-    box: Tensor | None
+    frames: Frames
+
+
+@torch.no_grad()
+def encode(tokenizer: TokenSource, images: Tensor) -> Tensor:
+    """Tokens in float32 whatever precision the rest has: (N, 1, H, W) -> (N, K, C)."""
+    with torch.autocast(images.device.type, enabled=False):
+        return tokenizer.encode(images.float())
 
 
 class TokenCache:
@@ -96,7 +119,6 @@ class TokenCache:
     """
 
     def __init__(self, pairs: ImagePairs, tokenizer: TokenSource, device: torch.device) -> None:
-        self.tokenizer = tokenizer
         S, M = tokenizer.config.image_size, len(pairs)
         self.squares = torch.empty(2, M, S, S, dtype=torch.uint8)
         self.codes = torch.empty(2, M, len(FLIPS), tokenizer.num_tokens, tokenizer.token_dim)
@@ -104,14 +126,8 @@ class TokenCache:
             for side, image in enumerate(pairs.full(row)):
                 square = tokenizer.prepare(image.to(device))[:, :1]  # (1, 1, S, S)
                 flips = torch.cat([square.flip(axes) if axes else square for axes in FLIPS])
-                self.codes[side, row] = self.encode(flips).cpu()
+                self.codes[side, row] = encode(tokenizer, flips).cpu()
                 self.squares[side, row] = (square[0, 0] * 255).round().to(torch.uint8).cpu()
-
-    @torch.no_grad()
-    def encode(self, squares: Tensor) -> Tensor:
-        """Tokens of frames at the tokenizer's size: (N, 1, S, S) -> (N, K, C)."""
-        with torch.autocast(squares.device.type, enabled=False):
-            return self.tokenizer.encode(squares.float())
 
     def frames(self, side: int, places: list[Place]) -> Tensor:
         """Small copies of the samples' frames, flipped as they are: (N, 1, S, S) in [0, 1]."""
@@ -140,18 +156,24 @@ class PairSampler:
         side = s.sides[int(torch.randint(len(s.sides), ()))]
         places = [self._place(side) for _ in range(s.batch)]
         sources = torch.stack([self._cut(place, side) for place in places]).to(self.device)  # (N, 2, R, R)
-        boxes = torch.tensor([self._box(place) for place in places], device=self.device)
-        outs, codes = [], []
+        outs, codes, frames = [], [], []
         for index, tone in enumerate((s.tone_a, s.tone_b)):
             x = sources[:, index : index + 1]
             draw = draw_tone(len(x), tone, self.device)
             mean = self._frame_mean(index, places, x)
             y = apply_tone(x, draw, mean)
             outs.append(y)
+            if self.cache is None:
+                frames.append(y)
+            else:
+                small = self.cache.frames(index, places).to(self.device)
+                frames.append(apply_tone(small, draw, mean, sharp=True))
             with self.clock.part("encode"):
-                codes.append(self._codes(index, places, draw, mean) if self.cache else self._encode_crop(y))
+                codes.append(self._codes(index, places, draw.changed, frames[-1]))
         a, b = outs
-        return Batch(a, b, self._noise(a), self._noise(b), codes[0], codes[1], boxes if self.cache else None)
+        box = None if self.cache is None else torch.tensor([self._box(p) for p in places], device=self.device)
+        seen = Frames(frames[0], frames[1], box)
+        return Batch(a, b, self._noise(a), self._noise(b), codes[0], codes[1], seen)
 
     def _place(self, side: int) -> Place:
         s = self.config
@@ -191,20 +213,15 @@ class PairSampler:
         rows = self.cache.squares[index, [p.row for p in places]].float().mean(dim=(1, 2)) / 255.0
         return rows.reshape(-1, 1, 1, 1).to(self.device)
 
-    def _codes(self, index: int, places: list[Place], draw: ToneDraw, mean: Tensor) -> Tensor:
-        assert self.cache is not None
+    def _codes(self, index: int, places: list[Place], changed: Tensor, frames: Tensor) -> Tensor:
+        """Tokens of the frames: from the cache, but for those of another tone."""
+        if self.cache is None:
+            return encode(self.tokenizer, frames)
         codes = self.cache.codes[index, [p.row for p in places], [p.flip for p in places]].to(self.device)
-        changed = draw.changed.flatten().nonzero().flatten()
-        if len(changed):
-            chosen = changed.tolist()
-            frames = self.cache.frames(index, [places[i] for i in chosen]).to(self.device)
-            codes[changed] = self.cache.encode(apply_tone(frames, draw.rows(changed), mean[changed], sharp=True))
+        rows = changed.flatten().nonzero().flatten()
+        if len(rows):
+            codes[rows] = encode(self.tokenizer, frames[rows])
         return codes
-
-    @torch.no_grad()
-    def _encode_crop(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return self.tokenizer.encode(x.float())
 
     def _noise(self, x: Tensor) -> Tensor:
         s = self.config
