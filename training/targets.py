@@ -27,9 +27,9 @@ class TargetConfig(Strict):
 
     Attributes:
         conditioned: Off: strength 1 targets at every strength (the paper's objective).
-        tone: What full contrast is: ``centred``, the sum of both sources about their mean (scenes), or ``overlap``,
-            the brighter source plus a share of the darker one, so that black stays black (medical slices).
-        overlap: That share.
+        tone: What full contrast is: ``centred``, the sum of both sources about their mean (scenes), or ``power``,
+            their power mean without the division, so that black stays black (medical slices).
+        power: Its exponent: 1 is the sum, a large one the brighter source.
         gradient_gain: Gradient gain at g_0 = 1; a little over 1 makes up for the shrinkage of an L1 fit.
         sharpen_gain: Change of the gain per unit of g_0.
         full_at: g_0 from which on the tone is that of full contrast. Below 1, because the network reads the strength
@@ -51,8 +51,8 @@ class TargetConfig(Strict):
     """
 
     conditioned: bool = True
-    tone: Literal["centred", "overlap"] = "centred"
-    overlap: float = 0.4
+    tone: Literal["centred", "power"] = "centred"
+    power: float = Field(default=2.0, ge=1.0)
     gradient_gain: float = 1.0
     sharpen_gain: float = 0.25
     full_at: float = 1.0
@@ -111,16 +111,16 @@ def strongest_gradient(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(first, ax, bx), torch.where(first, ay, by)
 
 
-def overlap_tone(a: Tensor, b: Tensor, share: float, knee: float) -> Tensor:
-    """max(A, B) + share · min(A, B), compressed towards white only."""
-    x = torch.maximum(a, b) + share * torch.minimum(a, b)
+def power_tone(a: Tensor, b: Tensor, power: float, knee: float) -> Tensor:
+    """(A^p + B^p)^(1/p), compressed towards white only."""
+    x = (a**power + b**power) ** (1.0 / power)
     return torch.where(x > 0.5, compress(x, knee), x)
 
 
 def tones(a: Tensor, b: Tensor, frames: Frames, config: TargetConfig) -> tuple[Tensor, Tensor]:
     """The tone at strength 0 (natural) and at 1 (full contrast)."""
-    if config.tone == "overlap":
-        return torch.maximum(a, b), overlap_tone(a, b, config.overlap, config.knee)
+    if config.tone == "power":
+        return torch.maximum(a, b), power_tone(a, b, config.power, config.knee)
     natural = compress(natural_tone(a, b, frames, config.natural_share), config.knee)
     return natural, compress(centred_sum(a, b, frames, config), config.knee)
 

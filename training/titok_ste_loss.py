@@ -87,10 +87,11 @@ def stage_two_loss(
 
 
 def intensity_error(a: Tensor, b: Tensor, fused: Tensor, wanted: Target, weights: StageTwoLoss) -> Tensor:
-    """Mean difference to the pixel maximum (eq. 17), or to the wanted tone at 1/8 size."""
+    """Mean difference to the pixel maximum (eq. 17), or to the wanted tone at a smaller size."""
     if weights.intensity_target == "max":
         return F.l1_loss(fused, torch.maximum(a, b))
-    return F.l1_loss(F.avg_pool2d(fused, 8), F.avg_pool2d(wanted.tone, 8))
+    scale = weights.tone_scale
+    return F.l1_loss(F.avg_pool2d(fused, scale), F.avg_pool2d(wanted.tone, scale))
 
 
 def gradient_error(fused: Tensor, wanted: Target, weights: StageTwoLoss) -> Tensor:

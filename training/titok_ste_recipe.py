@@ -27,7 +27,9 @@ class StageTwoLoss(Strict):
 
     Attributes:
         intensity: α_in.
-        intensity_target: ``max`` of both sources (paper) or the ``tone`` target, compared at 1/8 size.
+        intensity_target: ``max`` of both sources (paper) or the ``tone`` target.
+        tone_scale: Images are shrunk by this much before the tone is compared. 8 leaves details to the gradient term;
+            at 1 a pixel of the result depends on its two sources only, as far as the other terms let it.
         gradient: α_g.
         gradient_target: ``magnitude`` (paper) or ``signed`` gradients.
         reconstruction: λ_r of SSIM and MSE against each source.
@@ -43,6 +45,7 @@ class StageTwoLoss(Strict):
 
     intensity: float = 1.0
     intensity_target: Literal["max", "tone"] = "max"
+    tone_scale: Literal[1, 2, 4, 8] = 8
     gradient: float = 10.0
     gradient_target: Literal["magnitude", "signed"] = "magnitude"
     reconstruction: float = 0.5

@@ -16,7 +16,7 @@ from training.targets import (
 )
 
 CONFIG = TargetConfig()
-MEDICAL = TargetConfig(tone="overlap", overlap=0.4)
+MEDICAL = TargetConfig(tone="power", power=2.0)
 
 
 def sources():
@@ -122,7 +122,7 @@ def test_strongest_gradient_takes_the_larger_magnitude():
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 2.0])
-def test_overlap_keeps_black_black_at_every_strength(strength):
+def test_power_keeps_black_black_at_every_strength(strength):
     a, b = sources()
     a[..., :20], b[..., :20] = 0.0, 0.0
     tone = make_target(a, b, torch.tensor([[strength, 0.0]] * 2), MEDICAL).tone
@@ -131,18 +131,18 @@ def test_overlap_keeps_black_black_at_every_strength(strength):
     assert (tone <= 1).all()
 
 
-def test_overlap_runs_from_the_brighter_source_to_a_share_of_the_darker_one_more():
+def test_power_runs_from_the_brighter_source_to_the_root_of_the_squares():
     natural, full = tones(*sources(), Frames(*sources()), MEDICAL)
     a, b = sources()
     torch.testing.assert_close(natural, torch.maximum(a, b))
-    wanted = torch.maximum(a, b) + 0.4 * torch.minimum(a, b)
+    wanted = torch.hypot(a, b)
     plain = wanted < 1 - MEDICAL.knee
     torch.testing.assert_close(full[plain], wanted[plain])
     assert (full[~plain] <= wanted[~plain] + 1e-6).all()
     assert full.max() <= 1
 
 
-def test_overlap_grows_with_each_source():
+def test_power_grows_with_each_source():
     level = torch.linspace(0, 1, 101)
     a, b = (x[None, None] for x in torch.meshgrid(level, level, indexing="ij"))
     for tone in tones(a, b, Frames(a, b), MEDICAL):

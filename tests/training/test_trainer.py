@@ -151,8 +151,8 @@ def test_a_run_does_not_go_on_under_another_recipe(data_root, chain):
 
 def test_a_recipe_from_before_a_key_existed_goes_on_with_its_default(data_root, chain, run_folder):
     state = load(run_folder)
-    state["recipe"] = state["recipe"].replace('"tone":"centred","overlap":0.4,', "")
-    assert "overlap" not in state["recipe"]
+    state["recipe"] = state["recipe"].replace('"tone":"centred","power":2.0,', "")
+    assert "power" not in state["recipe"]
     torch.save(state, run_folder / CHECKPOINT)
     fusion_trainer(data_root, chain, run_folder, *ENDLESS_SET).resume()
     state["recipe"] = state["recipe"].replace('"full_at":0.75', '"full_from":0.75')
