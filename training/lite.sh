@@ -6,6 +6,5 @@ set -euo pipefail
 "$PYTHON" -m training tokenizer --data "$DATA" --out "$OUT/tokenizer"
 "$PYTHON" -m training probe --tokenizer "$OUT/tokenizer" --data "$DATA" --out "$OUT/slots.json"
 "$PYTHON" -m training titok-ste --data "$DATA" --tokenizer "$OUT/tokenizer" --slots "$OUT/slots.json" --out "$OUT/fusion"
-"$PYTHON" -m training titok-ste --recipe titok-ste-lite-smooth --start-from "$OUT/fusion" --data "$DATA" --tokenizer "$OUT/tokenizer" --slots "$OUT/slots.json" --out "$OUT/smooth"
-"$PYTHON" -m training export --tokenizer "$OUT/tokenizer" --run "$OUT/smooth" --out "$OUT/bundle/titok-ste-lite"
+"$PYTHON" -m training export --tokenizer "$OUT/tokenizer" --run "$OUT/fusion" --out "$OUT/bundle/titok-ste-lite"
 echo "the bundle is $OUT/bundle/titok-ste-lite; serve it with PAIRFUSE_WEIGHTS=$OUT/bundle"
