@@ -297,7 +297,7 @@ def test_the_control_has_one_row_with_tokens_and_one_without(ablate, tmp_path):
     assert table["reference"] == "titok"
     assert table["rows"]["none"]["tokens"] == "none"
     assert table["rows"]["none"]["slots"]["positions"] == [12, 18]
-    assert set(table["rows"]["none"]["difference"]) == {"EN", "SD", "SCD", "SSIM"}
+    assert set(table["rows"]["none"]["difference"]) == {"EN", "SD", "SCD", "SSIM", "tone_0", "tone_1"}
     for metric, found in table["rows"]["none"]["difference"].items():
         means = [table["rows"][name]["mean"][metric] for name in ("none", "titok")]
         assert found["mean"] == pytest.approx(means[0] - means[1], abs=1e-9)

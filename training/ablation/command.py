@@ -101,7 +101,7 @@ def _run_row(
         recipe = load_recipe(args.recipe, FusionRecipe, [*args.set, *job.settings])
         train_row(job, recipe, args.data, folder)
         write_json(folder / "slots.json", job.slots.to_dict())
-        return Row(name, job, measure_row(job.source, folder, pairs, TABLES[number].metrics))
+        return Row(name, job, measure_row(job.source, folder, pairs, TABLES[number].metrics, recipe))
     except (DataError, FileNotFoundError) as error:
         raise DataError(f"table {number}, row {name}: {error}; finished rows are kept in {folder.parent}") from error
 

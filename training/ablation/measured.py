@@ -16,6 +16,7 @@ from PIL import Image
 from models.interface import TokenSource
 from models.ste import SlotSpec
 from models.token_fusion import TokenFusionModel
+from training.ablation.asked import asked_columns, tone_errors
 from training.ablation.rows import Job
 from training.data.images import DataError
 from training.data.pairs import ImagePairs
@@ -93,18 +94,24 @@ def _steps_done(job: Job, recipe: FusionRecipe, folder: Path) -> int:
     return int(state["step"])
 
 
-def measure_row(source: TokenSource, folder: Path, pairs: Sequence[Pair], metrics: Sequence[str]) -> Measured:
-    """Metrics of the averaged weights at the default strength; those measured before are read back.
+def measure_row(
+    source: TokenSource, folder: Path, pairs: Sequence[Pair], metrics: Sequence[str], recipe: FusionRecipe
+) -> Measured:
+    """Metrics of the averaged weights at the default strength, and their distance to the tone that the recipe wants.
+
+    What was measured before is read back.
 
     Raises:
         DataError: A pair is too small for a metric, or a fused image is not finite.
     """
     model, state = load_trained(folder, source)
-    asked = {"step": state["step"], "pairs": fingerprint(pairs), "metrics": list(metrics)}
+    columns = [*metrics, *asked_columns(recipe)]
+    asked = {"step": state["step"], "pairs": fingerprint(pairs), "metrics": columns}
     known = _read(folder / VALUES)
     if {key: known.get(key) for key in asked} != asked:
         results = evaluate_methods(pairs, {folder.name: _fuser(model)}, metrics)
-        values = {m: [_or_none(v) for v in row] for m, row in results.values[folder.name].items()}
+        found = results.values[folder.name] | tone_errors(model, pairs, recipe)
+        values = {m: [_or_none(v) for v in row] for m, row in found.items()}
         known = {**asked, "names": list(results.pairs), "values": values}
         write_json(folder / VALUES, known)
     restored = {m: [np.nan if v is None else v for v in row] for m, row in known["values"].items()}

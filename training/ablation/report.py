@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.ste import SlotSpec
+from training.ablation.asked import TONES
 from training.ablation.measured import Measured
 from training.ablation.rows import Job, Skip
 from training.ablation.tables import Table
@@ -88,6 +89,14 @@ class Outcome:
         return next(iter(self.finished), None)
 
     @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The table's metrics, and what else every finished row has, such as the distance to the wanted tone."""
+        rows = list(self.finished.values())
+        more = rows[0].values if rows else {}
+        shared = (name for name in more if all(name in row.values for row in rows))
+        return tuple(dict.fromkeys((*self.table.metrics, *shared)))
+
+    @cached_property
     def means(self) -> dict[str, dict[str, float]]:
         """Mean of each metric, ``[row][metric]``."""
         return self._results.means()
@@ -98,14 +107,14 @@ class Outcome:
         if self.reference is None:
             return {}
         others = tuple(name for name in self.finished if name != self.reference)
-        metrics, data, size = self.table.metrics, self.setting.data, self.setting.size
-        report = Report(data, size, self._results, ranked_by=metrics, references=others)
-        return {name: {m: report.differences[name][self.reference][m] for m in metrics} for name in others}
+        data, size = self.setting.data, self.setting.size
+        report = Report(data, size, self._results, ranked_by=self.table.metrics, references=others)
+        return {name: {m: report.differences[name][self.reference][m] for m in self.columns} for name in others}
 
     @property
     def _results(self) -> Results:
         values = {name: row.values for name, row in self.finished.items()}
-        return Results(self.table.metrics, self.setting.pairs, values)
+        return Results(self.columns, self.setting.pairs, values)
 
     def paper(self, row: str) -> dict[str, dict[str, float]]:
         """The paper's values of a row, ``[data set][metric]``."""
@@ -118,13 +127,13 @@ class Outcome:
 def to_markdown(outcome: Outcome) -> str:
     """The table, what each row edits, and the notes."""
     table, setting = outcome.table, outcome.setting
-    heads = ["row", "values", *(f"{metric} {wording.arrow(metric)}" for metric in table.metrics)]
+    heads = ["row", "values", *(f"{metric} {wording.arrow(metric)}" for metric in outcome.columns)]
     lines = [f"# Table {table.number}: {table.title}", "", _how(outcome), "", *_head(heads)]
     for row in outcome.rows:
         lines += _row_lines(outcome, row)
     lines += ["", *_head(["row", "what it is", "edit slots", "chosen by", "steps"])]
     lines += [_line(_about(outcome, row)) for row in outcome.rows]
-    notes = [*table.notes, *_marked(outcome), *_starts(outcome)]
+    notes = [*table.notes, *_marked(outcome), *_tones(outcome), *_starts(outcome)]
     lines += ["", *(f"- {note}" for note in notes)]
     lines += [f"- Recipe values changed: {', '.join(setting.overrides)}."] if setting.overrides else []
     return "\n".join(lines) + "\n"
@@ -146,7 +155,7 @@ def _how(outcome: Outcome) -> str:
 
 
 def _row_lines(outcome: Outcome, row: Row) -> list[str]:
-    name, metrics, lines = row.name, outcome.table.metrics, []
+    name, metrics, lines = row.name, outcome.columns, []
     if row.measured is not None:
         lines.append(_line([name, "ours", *(wording.number(outcome.means[name][m]) for m in metrics)]))
     else:
@@ -157,7 +166,7 @@ def _row_lines(outcome: Outcome, row: Row) -> list[str]:
         lines.append(_line(["", f"{name} − {outcome.reference}", *cells]))
     mark = " †" if name in outcome.table.foreign else ""
     for data, values in outcome.paper(name).items():
-        lines.append(_line(["", f"paper, {data}{mark}", *(f"{values[m]:.2f}" for m in metrics)]))
+        lines.append(_line(["", f"paper, {data}{mark}", *(f"{values[m]:.2f}" if m in values else "" for m in metrics)]))
     return lines
 
 
@@ -178,6 +187,12 @@ def _about(outcome: Outcome, row: Row) -> list[str]:
 def _marked(outcome: Outcome) -> list[str]:
     names = {row.name for row in outcome.rows}
     return [f"† {text}" for name, text in outcome.table.foreign.items() if name in names]
+
+
+def _tones(outcome: Outcome) -> list[str]:
+    if not set(TONES) & set(outcome.columns):
+        return []
+    return ["tone_0, tone_1: distance to the tone that the recipe asks for at strength 0 and 1, grey levels."]
 
 
 def _starts(outcome: Outcome) -> list[str]:
@@ -214,10 +229,10 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         "data": setting.data,
         "size": setting.size,
         "pairs": list(setting.pairs),
-        "metrics": list(table.metrics),
+        "metrics": list(outcome.columns),
         "reference": outcome.reference,
         "rows": {row.name: _row_json(outcome, row) for row in outcome.rows},
-        "notes": [*table.notes, *table.foreign.values(), *_starts(outcome)],
+        "notes": [*table.notes, *table.foreign.values(), *_tones(outcome), *_starts(outcome)],
     }
 
 

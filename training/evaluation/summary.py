@@ -19,8 +19,8 @@ RANK = "rank"
 
 
 def is_rising(column: str) -> bool:
-    """Whether more is better in a column: a metric's name or ``RANK``."""
-    return column != RANK and METRICS[column].higher_is_better
+    """Whether more is better in a column: a metric's name, or a rank or an error, where less is."""
+    return column in METRICS and METRICS[column].higher_is_better
 
 
 @dataclass(frozen=True)
