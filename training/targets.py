@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
+from models.reference import box_mean
 from models.token_map import resize
 from models.tone import compress
 from training.config import Strict
@@ -78,13 +78,6 @@ class Target(NamedTuple):
     weight: Tensor
 
 
-def _box(x: Tensor, size: int) -> Tensor:
-    """Mean over a size × size window, size odd, border replicated."""
-    p = size // 2
-    x = F.avg_pool2d(F.pad(x, (p, p, p, p), mode="replicate"), (size, 1), stride=1)
-    return F.avg_pool2d(x, (1, size), stride=1)
-
-
 def centred_sum(a: Tensor, b: Tensor, frames: Frames, config: TargetConfig) -> Tensor:
     """A + B about the mean level of the frames: full contrast of both sources, not clipped."""
     both = frames.a + frames.b
@@ -101,7 +94,7 @@ def centred_sum(a: Tensor, b: Tensor, frames: Frames, config: TargetConfig) -> T
 def natural_tone(a: Tensor, b: Tensor, frames: Frames, share: float) -> Tensor:
     """The first source plus the local contrast of the second, whose own large-scale tone is left out."""
     size = max(3, int(share * min(frames.b.shape[-2:]))) // 2 * 2 + 1
-    return a + b - resize(_box(_box(frames.b, size), size), b.shape[-2:], frames.box)
+    return a + b - resize(box_mean(box_mean(frames.b, size), size), b.shape[-2:], frames.box)
 
 
 def strongest_gradient(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +147,7 @@ def make_target(a: Tensor, b: Tensor, edit: Tensor, config: TargetConfig, frames
     if not config.conditioned:
         return Target(full, config.gradient_gain * gx, config.gradient_gain * gy, torch.ones_like(gx))
     sharpen, smooth = edit[:, :2, None, None].split(1, dim=1)  # (N, 1, 1, 1) each
-    activity = _box(gx.abs() + gy.abs(), 7)
+    activity = box_mean(gx.abs() + gy.abs(), 7)
     flat = torch.sigmoid((config.flat_threshold - activity) / config.flat_softness)
     gain = config.gradient_gain + config.sharpen_gain * (sharpen - 1.0) - config.smooth_gain * smooth.square() * flat
     tone = torch.lerp(natural, full, (sharpen / config.full_at).clamp(max=1.0))

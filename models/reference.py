@@ -1,0 +1,54 @@
+"""What the residual of TiTok+STE is added to: one image made of both sources without learning.
+
+All functions map two (N, 1, H, W) images in [0, 1] and their mean level (N, 1, 1, 1) to (N, 1, H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.tone import compress
+
+_KNEE = 0.2
+"""Tones this close to black and white, and beyond, are compressed."""
+
+_SPLIT, _WINDOW, _CONTRAST = 9, 15, 0.9
+
+
+def box_mean(x: Tensor, size: int) -> Tensor:
+    """Mean over a size × size window, size odd, border replicated: (N, C, H, W) -> (N, C, H, W)."""
+    p = size // 2
+    x = F.avg_pool2d(F.pad(x, (p, p, p, p), mode="replicate"), (size, 1), stride=1)
+    return F.avg_pool2d(x, (1, size), stride=1)
+
+
+def centred_sum(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
+    """The paper's reference A + B without its saturation: minus the mean level, its ends compressed."""
+    return compress(a + b - centre, _KNEE)
+
+
+def salient_sum(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
+    """The centred sum of what is coarse, and of what is fine the source that shows more of it around each pixel.
+
+    A plain sum halves the relative contrast of details that one source has and the other covers with noise. Choosing
+    needs no learning, so the network does not have to spend its capacity and its first hours on it.
+    """
+    low_a, low_b = (box_mean(box_mean(x, _SPLIT), _SPLIT) for x in (a, b))
+    fine_a, fine_b = a - low_a, b - low_b
+    stronger = box_mean(fine_a.abs(), _WINDOW) >= box_mean(fine_b.abs(), _WINDOW)
+    coarse = _CONTRAST * (low_a + low_b - 2.0 * centre) + centre
+    return compress(coarse + torch.where(stronger, fine_a, fine_b), _KNEE)
+
+
+REFERENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "sum": lambda a, b, _: a + b,
+    "centred": centred_sum,
+    "salient": salient_sum,
+    "mean": lambda a, b, _: 0.5 * (a + b),
+    "max": lambda a, b, _: torch.maximum(a, b),
+    "a": lambda a, b, _: a,
+}
