@@ -17,6 +17,8 @@ _KNEE = 0.2
 """Tones this close to black and white, and beyond, are compressed."""
 
 _SPLIT, _WINDOW, _CONTRAST = 9, 15, 0.9
+_SOFTNESS = 0.2
+"""Relative difference of both sources' detail over which the choice moves from one to the other."""
 
 
 def box_mean(x: Tensor, size: int) -> Tensor:
@@ -39,9 +41,11 @@ def salient_sum(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
     """
     low_a, low_b = (box_mean(box_mean(x, _SPLIT), _SPLIT) for x in (a, b))
     fine_a, fine_b = a - low_a, b - low_b
-    stronger = box_mean(fine_a.abs(), _WINDOW) >= box_mean(fine_b.abs(), _WINDOW)
+    much_a, much_b = (box_mean(x.abs(), _WINDOW) for x in (fine_a, fine_b))
+    # a hard choice would fall differently from one runtime to another where both are alike
+    share = (0.5 + (much_a - much_b) / (_SOFTNESS * (much_a + much_b) + 1e-4)).clamp(0.0, 1.0)
     coarse = _CONTRAST * (low_a + low_b - 2.0 * centre) + centre
-    return compress(coarse + torch.where(stronger, fine_a, fine_b), _KNEE)
+    return compress(coarse + share * fine_a + (1.0 - share) * fine_b, _KNEE)
 
 
 REFERENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
