@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -6,18 +8,21 @@ from models.registry import build
 from models.titok_ste import PROFILES, TiTokSTE, TiTokSTEConfig
 
 TINY = TiTokSTEConfig(width=16, stem_blocks=1, decoder_blocks=1, detail_nodes=1)
+PRODUCT = replace(TINY, ref_mode="salient", fold=2, style=True)
 
 
 def count(*modules):
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
-@pytest.fixture
-def model(tokenizer, slots):
-    model = TiTokSTE(tokenizer, slots, TINY).eval()
+@pytest.fixture(params=[TINY, PRODUCT], ids=["paper", "product"])
+def model(request, tokenizer, slots):
+    model = TiTokSTE(tokenizer, slots, request.param).eval()
     with torch.no_grad():
         model.ste.delta.copy_(torch.tensor([[0.2, -0.2, 0.1], [-0.1, 0.2, 0.2]]))
         model.head[-1].weight.mul_(10)
+        if model.style is not None:
+            model.style.weight.normal_(0, 0.02)
     return model
 
 
@@ -95,7 +100,7 @@ def test_images_of_a_batch_do_not_mix(model):
 
 def test_zero_strength_equals_editing_off(model, tokenizer):
     a, b, code_a, code_b = pair(model)
-    without = TiTokSTE(tokenizer, None, TINY).eval()
+    without = TiTokSTE(tokenizer, None, model.config).eval()
     without.load_state_dict({**model.state_dict(), "ste.delta": torch.zeros(0, 0)})
     with torch.no_grad():
         zero = model.fuse(a, b, code_a, code_b, torch.zeros(2, 2))
@@ -115,14 +120,39 @@ def test_strength_is_clipped_inside(model):
             assert torch.allclose(x, model.fuse(a, b, code_a, code_b, torch.full((2, 2), inside)), atol=1e-6)
 
 
-@pytest.mark.parametrize("ref_mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("ref_mode", ["sum", "centred", "salient", "mean", "max"])
 def test_symmetric_in_its_images(tokenizer, slots, ref_mode):
     model = TiTokSTE(tokenizer, slots, TiTokSTEConfig(16, 1, 1, 1, ref_mode=ref_mode)).eval()
     a, b, code_a, code_b = pair(model)
     edit = torch.ones(2, 2)
     with torch.no_grad():
         ab, ba = model.fuse(a, b, code_a, code_b, edit), model.fuse(b, a, code_b, code_a, edit)
-    assert torch.equal(ab, ba)
+    torch.testing.assert_close(ab, ba, atol=1e-6, rtol=0)
+
+
+def test_style_lets_an_edit_reach_every_channel_of_the_features(tokenizer, slots):
+    model = TiTokSTE(tokenizer, slots, PRODUCT).eval()
+    image, _, code, _ = pair(model)
+    edited = code + model.ste.scatter[0, 0]
+    with torch.no_grad():
+        model.token_map.spread.weight.zero_()
+        before = model.features(image, code), model.features(image, edited)
+        model.style.weight.normal_(0, 0.02)
+        after = model.features(image, code), model.features(image, edited)
+    assert torch.equal(before[0].base, before[1].base)
+    assert ((after[0].base - after[1].base).abs().amax(dim=(0, 2, 3)) > 0).all()
+
+
+def test_the_mean_level_of_the_whole_image_can_be_given_for_a_crop(model):
+    a, b, code_a, code_b = pair(model)
+    features = model.features(a, code_a), model.features(b, code_b)
+    own = 0.5 * (a + b).mean(dim=(1, 2, 3), keepdim=True)
+    with torch.no_grad():
+        plain, given = (model.decode_pair(a, b, *features, centre=c) for c in (None, own))
+        other = model.decode_pair(a, b, *features, centre=own + 0.1)
+    torch.testing.assert_close(plain, given)
+    moves = model.config.ref_mode in ("centred", "salient")
+    assert bool((other - plain).abs().max() > 1e-3) == moves
 
 
 def test_reference_modes(tokenizer):
@@ -173,7 +203,8 @@ def test_residual_starts_small(tokenizer):
 def test_features_for_the_decomposition_loss(model):
     a, _, code, _ = pair(model)
     features = model.features(a, code)
-    assert features.base.shape == features.detail.shape == (2, 16, 48, 64)
+    fold = model.config.fold
+    assert features.base.shape == features.detail.shape == (2, 16, 48 // fold, 64 // fold)
 
 
 def test_a_crop_with_its_box_is_accepted(model):
