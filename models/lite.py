@@ -12,6 +12,7 @@ initialisation g_a = g_b = 1, o = -(mean A + mean B) / 2 and r = 0: the centred 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,9 @@ from models.padding import replicate_to_multiple
 from models.ste import SlotSpec
 from models.token_fusion import Features, TokenFusionModel
 from models.token_map import resize
-from models.tone import compress, mean_level
+from models.tone import compress, compress_white, mean_level
+
+_TINY = 1e-6
 
 FOLD = 8
 """The base path works at 1/8 of the resolution, so images are padded to a multiple of 8 inside the graph."""
@@ -41,6 +44,8 @@ class LiteConfig:
         detail: Channels of the detail path per source; the fused part has twice as many.
         fusion_layers: 3×3 convolutions of the fused detail path.
         map_size: Side of the coarse map that the tokens become.
+        mix: How the sources are mixed: ``sum`` about the mean level (scenes), or ``power``, the root of the sum of
+            squares, which leaves black where both sources are black (medical slices).
         knee: Tones of the mix this close to black and white, and beyond, are compressed instead of clipped.
     """
 
@@ -51,6 +56,7 @@ class LiteConfig:
     detail: int = 16
     fusion_layers: int = 4
     map_size: int = 32
+    mix: Literal["sum", "power"] = "sum"
     knee: float = 0.2
 
 
@@ -157,13 +163,18 @@ class TiTokSTELite(TokenFusionModel):
         maps = F.interpolate(self.base_out(base), size=a.shape[-2:], mode="bilinear", align_corners=False)
         gain_a, gain_b, offset = maps.split(1, dim=1)
         centre = mean_level(a, b) if centre is None else centre
+        a, b = (1.0 + gain_a) * a, (1.0 + gain_b) * b
+        if self.config.mix == "power":
+            # the constant bounds the slope of the root at black
+            mix = compress_white((a * a + b * b + _TINY).sqrt() - _TINY**0.5 + offset, self.config.knee)
+        else:
+            mix = compress(a + b + offset - centre, self.config.knee)
         detail = self.detail_fusion(torch.cat([features_a.detail, features_b.detail], dim=1))
         residual = F.pixel_shuffle(self.detail_out(detail), 2)
-        mix = (1.0 + gain_a) * a + (1.0 + gain_b) * b + offset - centre
-        return compress(mix, self.config.knee) + residual
+        return mix + residual
 
     def decode_single(self, features: Features, reference: Tensor) -> Tensor:
-        """Rebuild one image by fusing it with itself: at initialisation 2 I - mean(I), compressed."""
+        """Rebuild one image by fusing it with itself: at initialisation twice that image (``sum``: minus its mean)."""
         return self.decode_pair(reference, reference, features, features)
 
     def fuse_unclamped(self, a: Tensor, b: Tensor, code_a: Tensor, code_b: Tensor, edit: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from models.base import FusionModel
-from models.lite import TiTokSTELite
+from models.lite import LiteConfig, TiTokSTELite
 from models.titok_ste import PROFILES as TITOK_STE
 from models.titok_ste import TiTokSTE
 
@@ -19,6 +19,7 @@ PROFILES: dict[str, Callable[..., FusionModel]] = {
     "titok-ste-d32": partial(TiTokSTE, config=TITOK_STE["d32"]),
     "titok-ste-d32-short": partial(TiTokSTE, config=TITOK_STE["d32-short"]),
     "titok-ste-lite": TiTokSTELite,
+    "titok-ste-medical": partial(TiTokSTELite, config=LiteConfig(mix="power", knee=0.1)),
 }
 
 

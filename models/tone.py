@@ -19,6 +19,11 @@ def compress(x: Tensor, knee: float) -> Tensor:
     return inner + knee * torch.tanh((x - inner) / knee)
 
 
+def compress_white(x: Tensor, knee: float) -> Tensor:
+    """``compress`` at the bright end only, so that black stays black."""
+    return torch.where(x > 0.5, compress(x, knee), x)
+
+
 def mean_level(a: Tensor, b: Tensor) -> Tensor:
     """Mean grey of both images together: two (N, 1, H, W) -> (N, 1, 1, 1)."""
     return 0.5 * (a + b).mean(dim=(1, 2, 3), keepdim=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.reference import box_mean
 from models.token_map import resize
-from models.tone import compress
+from models.tone import compress, compress_white
 from training.config import Strict
 from training.data.sampling import Frames
 from training.losses import sobel
@@ -106,8 +106,7 @@ def strongest_gradient(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def power_tone(a: Tensor, b: Tensor, power: float, knee: float) -> Tensor:
     """(A^p + B^p)^(1/p), compressed towards white only."""
-    x = (a**power + b**power) ** (1.0 / power)
-    return torch.where(x > 0.5, compress(x, knee), x)
+    return compress_white((a**power + b**power) ** (1.0 / power), knee)
 
 
 def tones(a: Tensor, b: Tensor, frames: Frames, config: TargetConfig) -> tuple[Tensor, Tensor]:

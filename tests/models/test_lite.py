@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.lite import TiTokSTELite
+from models.lite import LiteConfig, TiTokSTELite
 from models.padding import replicate_to_multiple
 from models.tokenizer import TOKENIZERS, Tokenizer
 from models.tone import compress
@@ -39,6 +39,19 @@ def test_untrained_output_is_the_compressed_centred_sum(tokenizer, slots):
     fused = model.fuse_unclamped(a, b, model.encode(a), model.encode(b), torch.ones(2, 2))
     expected = a + b - 0.5 * (a + b).mean(dim=(1, 2, 3), keepdim=True)
     torch.testing.assert_close(fused, compress(expected, model.config.knee), atol=1e-5, rtol=0)
+
+
+def test_untrained_power_mix_is_the_root_of_the_squares_and_keeps_black(tokenizer, slots):
+    model = TiTokSTELite(tokenizer, slots, LiteConfig(mix="power", knee=0.1))
+    a, b = pair(2, 1, 64, 96)
+    a[..., :32], b[..., :32] = 0.0, 0.0
+    fused = model.fuse_unclamped(a, b, model.encode(a), model.encode(b), torch.ones(2, 2))
+    assert float(fused[..., :32].abs().max()) < 1e-6
+    dark = torch.hypot(a, b) < 0.9
+    torch.testing.assert_close(fused[dark], torch.hypot(a, b)[dark], atol=2e-3, rtol=0)
+    assert float(fused.max()) <= 1.0
+    fused.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 39), (130, 77)])
