@@ -6,6 +6,7 @@ All functions map two (N, 1, H, W) images in [0, 1] and their mean level (N, 1, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,19 @@ def box_mean(x: Tensor, size: int) -> Tensor:
     return F.avg_pool2d(x, (1, size), stride=1)
 
 
+class Split(NamedTuple):
+    """An image in two parts that sum to it, each (N, 1, H, W)."""
+
+    coarse: Tensor
+    fine: Tensor
+
+
+def split(image: Tensor) -> Split:
+    """Coarse and fine part of an image, (N, 1, H, W)."""
+    coarse = box_mean(box_mean(image, _SPLIT), _SPLIT)
+    return Split(coarse, image - coarse)
+
+
 def centred_sum(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
     """The paper's reference A + B without its saturation: minus the mean level, its ends compressed."""
     return compress(a + b - centre, _KNEE)
@@ -39,8 +53,7 @@ def salient_sum(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
     A plain sum halves the relative contrast of details that one source has and the other covers with noise. Choosing
     needs no learning, so the network does not have to spend its capacity and its first hours on it.
     """
-    low_a, low_b = (box_mean(box_mean(x, _SPLIT), _SPLIT) for x in (a, b))
-    fine_a, fine_b = a - low_a, b - low_b
+    (low_a, fine_a), (low_b, fine_b) = split(a), split(b)
     much_a, much_b = (box_mean(x.abs(), _WINDOW) for x in (fine_a, fine_b))
     # a hard choice would fall differently from one runtime to another where both are alike
     share = (0.5 + (much_a - much_b) / (_SOFTNESS * (much_a + much_b) + 1e-4)).clamp(0.0, 1.0)

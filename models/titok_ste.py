@@ -20,11 +20,15 @@ from torch.nn import functional as F
 from models.blocks import BaseBlock, DetailNode, RestormerBlock
 from models.interface import TokenSource
 from models.padding import replicate_to_multiple
-from models.reference import REFERENCES
+from models.reference import REFERENCES, split
 from models.ste import SlotSpec
 from models.token_fusion import Features, TokenFusionModel
 from models.token_map import LiftActivation, TokenMap
 from models.tone import mean_level
+
+_MAPS = 5
+_RESIDUAL_GAIN = 0.1
+"""Makes the free residual learn that much slower than the gains."""
 
 _STYLE_GAIN = 4.0
 """Makes the weights behind it learn that much faster under Adam; they start at zero."""
@@ -53,6 +57,9 @@ class TiTokSTEConfig:
             2 computes at half the resolution and unfolds the residual at the end, at a quarter of the cost.
         style: Let all tokens of an image together also scale and shift its features, one number per channel. An edit
             moves one token of 32 a little, which the map alone carries too weakly to be learnt soon.
+        gains: Predict smooth gains of the coarse and fine parts of both sources beside the residual. A free residual
+            costs likeness in every flat area until it is exact, so short runs learn to leave it at zero; a gain acts
+            only where a source has structure.
     """
 
     width: int = 64
@@ -67,6 +74,7 @@ class TiTokSTEConfig:
     exp_limit: float | None = 6.0
     fold: int = 1
     style: bool = False
+    gains: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("ref_mode", tuple(REFERENCES)), ("out_mode", ("linear", "sigmoid"))):
@@ -76,7 +84,7 @@ class TiTokSTEConfig:
 
 PROFILES: dict[str, TiTokSTEConfig] = {
     "paper": TiTokSTEConfig(ref_mode="sum"),
-    "product": TiTokSTEConfig(ref_mode="salient", fold=2, style=True),
+    "product": TiTokSTEConfig(ref_mode="salient", fold=2, style=True, gains=True),
     "mean": TiTokSTEConfig(),
     "d48": TiTokSTEConfig(width=48),
     "d32": TiTokSTEConfig(width=32),
@@ -120,10 +128,7 @@ class TiTokSTE(TokenFusionModel):
         self.detail_fusion = DetailNode(width, exp_limit=config.exp_limit)
         self.projector = nn.Conv2d(2 * width, width, 1, bias=False)
         self.decoder = _restormer(config.decoder_blocks, width, heads)
-        last = nn.Conv2d(width // 2, config.fold**2, 3, padding=1, bias=False)
-        with torch.no_grad():
-            last.weight.mul_(0.1)  # a small residual at the start
-        self.head = nn.Sequential(nn.Conv2d(width, width // 2, 3, padding=1, bias=False), nn.LeakyReLU(0.01), last)
+        self.head = _head(config)
 
     def features(
         self, image: Tensor, code: Tensor, *, edit: Tensor | None = None, box: Tensor | None = None
@@ -146,10 +151,16 @@ class TiTokSTE(TokenFusionModel):
 
     def decode_single(self, features: Features, reference: Tensor) -> Tensor:
         """Rebuild an image from features, un-clamped: of one image (stage I, eq. 14), or fused (stage II)."""
-        x = self.decoder(self.projector(torch.cat(features, dim=1)))  # (N, D, H / fold, W / fold)
-        residual = self.head(x)  # (N, fold², H / fold, W / fold)
-        if self.config.fold > 1:
-            residual = F.pixel_shuffle(residual, self.config.fold)
+        return self._decode(features, reference, reference, reference, mean_level(reference, reference))
+
+    def _decode(self, features: Features, reference: Tensor, a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
+        fold = self.config.fold
+        x = self.head(self.decoder(self.projector(torch.cat(features, dim=1))))  # (N, out, H / fold, W / fold)
+        residual, maps = x[:, : fold**2], x[:, fold**2 :]
+        if fold > 1:
+            residual = F.pixel_shuffle(residual, fold)
+        if self.config.gains:
+            residual = _RESIDUAL_GAIN * residual + _apply(maps, a, b, centre)
         out: Tensor = reference + residual  # (N, 1, H, W)
         return out.sigmoid() if self.config.out_mode == "sigmoid" else out
 
@@ -161,7 +172,8 @@ class TiTokSTE(TokenFusionModel):
             self.base_fusion(features_a.base + features_b.base),
             self.detail_fusion(features_a.detail + features_b.detail),
         )
-        return self.decode_single(fused, self.reference(a, b, centre=centre))
+        centre = mean_level(a, b) if centre is None else centre
+        return self._decode(fused, self.reference(a, b, centre=centre), a, b, centre)
 
     def reference(self, a: Tensor, b: Tensor, *, centre: Tensor | None = None) -> Tensor:
         """Stage II reference of a pair, (N, 1, H, W); a sum lies in [0, 2]. ``centre`` as in ``decode_pair``."""
@@ -189,6 +201,23 @@ class TiTokSTE(TokenFusionModel):
     def fusion_parameters(self) -> list[nn.Parameter]:
         """The fusion layers, new in stage II."""
         return [*self.base_fusion.parameters(), *self.detail_fusion.parameters()]
+
+
+def _head(config: TiTokSTEConfig) -> nn.Sequential:
+    """The last layers: a small residual at the start; with gains, all of them and the residual zero."""
+    width, half = config.width, config.width // 2
+    last = nn.Conv2d(half, config.fold**2 + (_MAPS if config.gains else 0), 3, padding=1, bias=False)
+    with torch.no_grad():
+        last.weight.mul_(0.0 if config.gains else 0.1)
+    return nn.Sequential(nn.Conv2d(width, half, 3, padding=1, bias=False), nn.LeakyReLU(0.01), last)
+
+
+def _apply(maps: Tensor, a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
+    """Gains of the coarse and fine parts of both sources, and an offset: (N, 5, H / fold, W / fold) -> (N, 1, H, W)."""
+    maps = F.interpolate(maps.float(), size=a.shape[-2:], mode="bilinear", align_corners=False)
+    (coarse_a, fine_a), (coarse_b, fine_b) = split(a), split(b)
+    parts = (coarse_a - centre, coarse_b - centre, fine_a, fine_b, torch.ones_like(a))
+    return (maps * torch.cat(parts, dim=1)).sum(dim=1, keepdim=True)
 
 
 def _restormer(count: int, width: int, heads: int) -> nn.Sequential:
