@@ -37,6 +37,8 @@ def exported(request, tmp_path_factory, make_tokenizer, slots):
     with torch.no_grad():  # the residual as large as after training, so that its errors show
         model.head[-1].weight.mul_(20)
         model.ste.delta.normal_(0, 0.4)
+        if model.config.gains:
+            model.head[-1].weight.normal_(0, 0.01)
         if model.style is not None:
             model.style.weight.normal_(0, 0.02)
     path = tmp_path_factory.mktemp("onnx") / "fusion.onnx"

@@ -3,12 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.registry import PROFILES as MODELS
-from models.registry import build
+from models.registry import TOKEN_MODELS, build
 from models.titok_ste import PROFILES, TiTokSTE, TiTokSTEConfig
 
 TINY = TiTokSTEConfig(width=16, stem_blocks=1, decoder_blocks=1, detail_nodes=1)
-PRODUCT = replace(TINY, ref_mode="salient", fold=2, style=True)
+PRODUCT = replace(TINY, ref_mode="salient", fold=2, style=True, gains=True)
 
 
 def count(*modules):
@@ -20,6 +19,8 @@ def model(request, tokenizer, slots):
     model = TiTokSTE(tokenizer, slots, request.param).eval()
     with torch.no_grad():
         model.ste.delta.copy_(torch.tensor([[0.2, -0.2, 0.1], [-0.1, 0.2, 0.2]]))
+        if model.config.gains:
+            model.head[-1].weight.normal_(0, 0.01)
         model.head[-1].weight.mul_(10)
         if model.style is not None:
             model.style.weight.normal_(0, 0.02)
@@ -35,7 +36,7 @@ def pair(model, size=(48, 64), batch=2):
     ("profile", "parameters"),
     [
         ("paper", 1_325_111),
-        ("product", 1_379_863),
+        ("product", 1_381_303),
         ("d48", 769_727),
         ("d32", 369_223),
         ("d32-short", 319_655),
@@ -66,7 +67,7 @@ def test_groups_hold_every_parameter_once(model):
     assert {id(p) for p in groups} == {id(p) for p in model.parameters()}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TOKEN_MODELS)
 def test_every_registered_model_keeps_size_and_range(name, tokenizer, slots):
     model = build(name, tokenizer, slots).eval()
     a, b = torch.rand(2, 1, 1, 35, 50)
@@ -128,6 +129,18 @@ def test_symmetric_in_its_images(tokenizer, slots, ref_mode):
     with torch.no_grad():
         ab, ba = model.fuse(a, b, code_a, code_b, edit), model.fuse(b, a, code_b, code_a, edit)
     torch.testing.assert_close(ab, ba, atol=1e-6, rtol=0)
+
+
+def test_gains_start_at_the_reference_and_spare_places_without_structure(tokenizer, slots):
+    model = TiTokSTE(tokenizer, slots, PRODUCT).eval()
+    a, b, code_a, code_b = pair(model)
+    a[..., 24:], b[..., 24:] = 0.4, 0.4
+    with torch.no_grad():
+        torch.testing.assert_close(model.fuse_unclamped(a, b, code_a, code_b, torch.ones(2, 2)), model.reference(a, b))
+        model.head[-1].weight[6:8].normal_(0, 0.5)  # gains of the fine parts
+        moved = (model.fuse_unclamped(a, b, code_a, code_b, torch.ones(2, 2)) - model.reference(a, b)).abs()
+    assert float(moved[..., :16].mean()) > 1e-3
+    assert float(moved[..., 44:].max()) < 1e-6
 
 
 def test_style_lets_an_edit_reach_every_channel_of_the_features(tokenizer, slots):
