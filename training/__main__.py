@@ -8,12 +8,10 @@ import importlib
 import sys
 
 from training.data.images import DataError
-from training.stopped import Stopped
+from training.stopped import INTERRUPTED, Stopped
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-INTERRUPTED = 130
-"""Exit status of a command that Ctrl-C ended, as shells use it."""
 
 COMMANDS = {
     "tokenizer": ("training.tokenizer", "train a local tokenizer"),
@@ -26,6 +24,7 @@ COMMANDS = {
     "evaluate": ("training.evaluation.command", "metrics of bundles and baselines on a folder of pairs"),
     "demo": ("training.demo", "the whole chain on drawn pairs, to see in minutes that it works"),
     "draw": ("training.drawn.command", "draw a data root of street pairs, to try the training with"),
+    "synthesise": ("training.synthesis.command", "make multi-focus or multi-exposure pairs with their truth"),
     "check-data": ("training.data.check", "check the pairs of a recipe: names, sizes, counts, shared cases"),
     "profile": ("training.profile", "where the time of a training step goes"),
     "curves": ("training.curves", "draw the curves of runs"),
@@ -35,16 +34,8 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and run one command; only that command's module is imported."""
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    chosen = argv[0] if argv and argv[0] in COMMANDS else None
-    for name, (module, text) in COMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=text)
-        if name == chosen:
-            importlib.import_module(module).add_arguments(sub)
-    args = parser.parse_args(argv)
     try:
+        args = _parse(sys.argv[1:] if argv is None else argv)
         importlib.import_module(COMMANDS[args.command][0]).run(args)
     except (DataError, *WRONG_PATH) as error:
         sys.exit(f"error: {error}")
@@ -56,6 +47,17 @@ def main(argv: list[str] | None = None) -> int:
         print(str(stopped) or "stopped at once", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    chosen = argv[0] if argv and argv[0] in COMMANDS else None
+    for name, (module, text) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        if name == chosen:
+            importlib.import_module(module).add_arguments(sub)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -37,20 +38,6 @@ class Recipe(Strict):
 
     seed: int
     precision: Precision
-
-
-class ImageFolder(Strict):
-    """A folder of single images.
-
-    Attributes:
-        path: Relative to the data root.
-        partner: Folder with the other modality under the same names, if the images belong to pairs.
-        weight: How often each image is drawn, relative to those of other folders.
-    """
-
-    path: str
-    partner: str | None = None
-    weight: float = 1.0
 
 
 class CaseSplit(Strict):
@@ -102,6 +89,22 @@ class CaseSplit(Strict):
         if self.part is None and (ways or not self.exclude_cases_of):
             raise ValueError("give `part: train` or `part: val`, or `exclude_cases_of`")
         return self
+
+
+class ImageFolder(Strict):
+    """A folder of single images.
+
+    Attributes:
+        path: Relative to the data root.
+        partner: Folder with the other modality under the same names, if the images belong to pairs.
+        weight: How often each image is drawn, relative to those of other folders.
+        cases: Split by case, for medical slices.
+    """
+
+    path: str
+    partner: str | None = None
+    weight: float = 1.0
+    cases: CaseSplit | None = None
 
 
 class PairFolder(Strict):
@@ -201,14 +204,28 @@ def load_recipe(
         DataError: No such recipe, or a key or value in it is wrong, or it extends itself; the message names it.
     """
     path = _find(name_or_path, folder)
-    values = _read_yaml(path, folder)
+    return checked_values(_read_yaml(path, folder), kind, overrides or [], f"recipe {path.name}")
+
+
+def checked_values(values: dict[str, Any], kind: type[RecipeT], overrides: Sequence[str], what: str) -> RecipeT:
+    """Values with overrides, read into a model.
+
+    Args:
+        values: By key; sections are dictionaries. The overrides go into it.
+        kind: The model.
+        overrides: As of ``load_recipe``.
+        what: Calls the values in messages.
+
+    Raises:
+        DataError: A key or value is wrong; the message names it.
+    """
     try:
-        for override in overrides or []:
+        for override in overrides:
             _override(values, override)
         return kind.model_validate(values)
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise DataError(f"recipe {path.name}: {'; '.join(faults)}") from error
+        raise DataError(f"{what}: {'; '.join(faults)}") from error
 
 
 def _find(name_or_path: str, folder: str, beside: Path | None = None) -> Path:

@@ -1,5 +1,8 @@
-"""How a run ends that somebody stopped."""
+"""How a command ends that somebody stopped."""
+
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended, as shells use it."""
 
 
 class Stopped(Exception):  # noqa: N818 - an interruption, not an error
-    """Somebody asked the run to stop, and it did; everything is saved."""
+    """Somebody asked the command to stop, and it did; the message says what is saved."""

@@ -57,6 +57,9 @@ class VectorQuantizer(nn.Module):
     def reseed(self, unused: Tensor, tokens: Tensor) -> int:
         """Move unused codes onto random encoder outputs, so that they are chosen again.
 
+        Every code gets a direction of its own: between two equal codes, rounding would decide. Where the tokens have
+        fewer directions than codes are unused, random ones of these codes move and the others stay as they are.
+
         Args:
             unused: Boolean mask over the codebook, (codebook_size,).
             tokens: Recent continuous tokens, (M, C).
@@ -64,8 +67,10 @@ class VectorQuantizer(nn.Module):
         Returns:
             How many codes moved.
         """
-        count = int(unused.sum())
-        if count:
-            picks = torch.randint(len(tokens), (count,), device=tokens.device)
-            self.embedding.weight[unused] = F.normalize(tokens[picks].float(), dim=-1)
+        directions = torch.unique(F.normalize(tokens.float(), dim=-1), dim=0)
+        rows = unused.nonzero()[:, 0]
+        count = min(len(rows), len(directions))
+        rows = rows[torch.randperm(len(rows), device=rows.device)[:count]]
+        picks = torch.randperm(len(directions), device=tokens.device)[:count]
+        self.embedding.weight[rows] = directions[picks]
         return count

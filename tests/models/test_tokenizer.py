@@ -114,6 +114,29 @@ def test_reseeding_moves_only_unused_codes():
     torch.testing.assert_close(after[unused].norm(dim=-1), torch.ones(4))
 
 
+def test_reseeding_gives_every_code_a_direction_of_its_own():
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(64, 4)
+    tokens = torch.randn(64, 4)
+    assert quantizer.reseed(torch.ones(64, dtype=torch.bool), tokens) == 64
+    found, given = (sorted(x.tolist()) for x in (quantizer.embedding.weight.detach(), F.normalize(tokens, dim=-1)))
+    assert found == given
+
+
+def test_reseeding_with_too_few_directions_leaves_the_other_codes_where_they_are():
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(8, 4)
+    before = quantizer.embedding.weight.detach().clone()
+    unused = torch.tensor([True, True, True, True, True, True, False, False])
+    tokens = torch.randn(3, 4)[[0, 0, 0, 1, 1, 2, 2]]
+    assert quantizer.reseed(unused, tokens) == 3
+    after = quantizer.embedding.weight.detach()
+    moved = (after != before).any(dim=1)
+    assert moved.sum() == 3
+    assert not moved[~unused].any()
+    assert len(after.unique(dim=0)) == 8
+
+
 def test_decoder_rebuilds_an_image_of_the_tokenizers_size():
     image = TokenDecoder(SMALL)(F.normalize(torch.randn(2, 32, 12), dim=-1))
     assert image.shape == (2, 3, 64, 64)

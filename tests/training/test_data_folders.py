@@ -43,32 +43,59 @@ COPIES = [
 ]
 
 
+def file_of(place, name):
+    """Where a place keeps the image of a pair, with folder names in upper case."""
+    return f"{place.upper().replace('*', name) if '*' in place else f'{place.upper()}/{name}'}.png"
+
+
 @pytest.mark.parametrize(("layout", "split", "number"), COPIES)
 def test_every_known_copy_of_a_layout_is_found(tmp_path, layout, split, number):
-    folders = LAYOUTS[layout].splits[split].folders[number]
-    write(tmp_path / "set", [folder.upper() for folder in folders], ["1", "2"])
-    (tmp_path / "list.txt").write_text("1\n2.png\n")
+    places = LAYOUTS[layout].splits[split].folders[number]
+    stems = []
+    for name in ("1", "2"):
+        for place in places:
+            path = tmp_path / "set" / file_of(place, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((32, 33), np.uint8)).save(path)
+        stems.append((tmp_path / "set" / file_of(places[0], name)).stem)
+    (tmp_path / "list.txt").write_text(f"{stems[0]}\n{stems[1]}.png\n")
     found = find_pairs(tmp_path, entry(layout=layout, root="set", split=split, names="list.txt", expect=2))
-    assert found.names == ["1", "2"]
-    assert found.label == " + ".join(f"set/{folder.upper()}" for folder in folders)
+    assert found.names == stems
+    for images, name in zip(found.files, ("1", "2"), strict=True):
+        assert images == tuple(tmp_path / "set" / file_of(place, name) for place in places)
+    assert found.label == " + ".join(f"set/{place.upper()}" for place in places)
 
 
-def test_the_first_image_is_visible_or_mri():
+SIDES = (
+    {"oe", "over", "input_b", "*_b", "*-b", "b", "far", "source_2"},
+    {"ue", "under", "input_a", "*_a", "*-a", "a", "near", "source_1"},
+)
+"""How exposure and focus sets call image A, over-exposed or far, and image B."""
+
+
+def test_the_first_image_is_visible_or_mri_or_over_exposed_or_far():
     for name, layout in LAYOUTS.items():
-        for split in layout.splits.values():
-            for a, b in split.folders:
-                if name.startswith("harvard"):
-                    assert a.endswith("/MRI")
-                    assert b.endswith(f"/{name.partition('-')[2].upper()}")
-                else:
-                    assert "vi" in a.lower()
-                    assert "ir" in b.lower() or "infrared" in b.lower()
+        for a, b in (folders for split in layout.splits.values() for folders in split.folders):
+            if name.startswith("harvard"):
+                assert a.endswith("/MRI")
+                assert b.endswith(f"/{name.partition('-')[2].upper()}")
+            elif name in {"sice", "mefb", "realmff", "mfi-whu", "lytro", "mffw", "mffb"}:
+                assert a.rpartition("/")[2].lower() in SIDES[0]
+                assert b.rpartition("/")[2].lower() in SIDES[1]
+            else:
+                assert "vi" in a.lower()
+                assert "ir" in b.lower() or "infrared" in b.lower()
 
 
-def test_the_papers_split_sizes():
+def test_split_sizes_are_those_of_the_papers():
     sizes = {f"{name} {split}": s.pairs for name, layout in LAYOUTS.items() for split, s in layout.splits.items()}
     stated = {"msrs train": 1083, "m3fd paper-test": 202, "roadscene paper-val": 50, "roadscene paper-test": 152}
     assert sizes | stated | {"tno paper-test": 30} == sizes
+    train = {"llvip train": 12025, "sice train": 589, "realmff all": 710, "mfi-whu tita-train": 90}
+    test = {"llvip tita-test": 70, "mefb all": 100, "lytro all": 20, "mffw all": 13, "mfi-whu tita-test": 30}
+    assert sizes | train | test == sizes
+    assert sizes["mffb all"] == sizes["lytro all"] + sizes["mffw all"] + sizes["mfi-whu tita-test"] == 63
+    assert sizes["mfi-whu all"] == sizes["mfi-whu tita-train"] + sizes["mfi-whu tita-test"]
 
 
 def test_a_wrong_count_is_an_error_unless_it_is_accepted(tmp_path):
@@ -101,6 +128,7 @@ def test_missing_images_say_where_they_were_sought_and_where_to_get_them(tmp_pat
         ("{layout: mrss, split: train}", "no layout 'mrss'; known: msrs, m3fd"),
         ("{layout: msrs, split: val}", "msrs has no split 'val'; known: train, test"),
         ("{layout: m3fd, split: paper-test}", "does not publish the list"),
+        ("{layout: mfi-whu, split: tita-train}", "does not publish the list of mfi-whu, split tita-train"),
         ("{a: x, b: y, expect: some}", "expect"),
         ("{a: x, b: y, limit: 0}", "limit"),
         ("{a: x, b: y, cases: {part: train}}", "either `val_cases` or `fraction`"),
@@ -121,6 +149,41 @@ def test_the_record_of_an_entry_holds_what_was_given():
     assert entry(a="x", b="y").model_dump() == {"a": "x", "b": "y"}
     given = {"layout": "msrs", "split": "train", "cases": {"part": "val", "fraction": 0.5}}
     assert PairFolder.model_validate(entry(**given).model_dump()) == entry(**given)
+
+
+def images(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((32, 33), np.uint8)).save(root / name)
+
+
+def test_marks_part_the_images_of_one_folder(tmp_path):
+    images(tmp_path, "lytro-01-A.jpg", "lytro-01-b.png", "lytro-02-A.jpg", "lytro-02-B.jpg", "notes.png")
+    found = find_pairs(tmp_path, entry(layout="lytro", split="all", expect=2))
+    assert [(a.name, b.name) for a, b in found.files] == [
+        ("lytro-01-b.png", "lytro-01-A.jpg"),
+        ("lytro-02-B.jpg", "lytro-02-A.jpg"),
+    ]
+    assert found.label == "./*-B + ./*-A"
+
+
+def test_scenes_are_named_by_their_folder(tmp_path):
+    images(tmp_path, "input/Farmhouse/Farmhouse_A.png", "input/Farmhouse/FarmHouse_B.png", "input/Farmhouse/old.png")
+    images(tmp_path, "input/Cave/Cave_A.jpg", "input/Cave/Cave_B.jpg")
+    found = find_pairs(tmp_path, entry(layout="mefb", split="all", expect="any"))
+    assert [(a.name, b.name) for a, b in found.files] == [
+        ("Cave_B.jpg", "Cave_A.jpg"),
+        ("FarmHouse_B.png", "Farmhouse_A.png"),
+    ]
+
+
+def test_marked_images_without_a_partner_and_doubles_are_named(tmp_path):
+    images(tmp_path, "imageA/001_A.png", "imageB/001_B.png", "imageB/002_B.png")
+    with pytest.raises(DataError, match=r"1 images have no partner, e\.g\. 002, which is only in .*/imageB/\*_B"):
+        find_pairs(tmp_path, entry(layout="realmff", split="all", expect="any"))
+    images(tmp_path, "imageA/002_a.png", "imageB/002_B.jpg")
+    with pytest.raises(DataError, match=r"002_B\.jpg and 002_B\.png are both image _B of 002: remove one"):
+        find_pairs(tmp_path, entry(layout="realmff", split="all", expect="any"))
 
 
 def test_names_choose_pairs_and_limit_comes_last(tmp_path):
@@ -184,7 +247,7 @@ def test_named_cases_and_excluded_cases(tmp_path):
     assert kept == sorted(slices(3, 30))
     kept = find_pairs(tmp_path, entry(**train, cases={"exclude_cases_of": "val/mri"})).names
     assert kept == sorted(slices(3, 30))
-    with pytest.raises(DataError, match=r"no pair is left of the cases 3, 25, 30: they are on the train side"):
+    with pytest.raises(DataError, match=r"nothing is left of the cases 3, 25, 30: they are on the train side"):
         find_pairs(tmp_path, entry(**train, cases={"part": "val", "val_cases": 99}))
     with pytest.raises(DataError, match=r"each of them is in val/mri, train/mri; choose `part`"):
         find_pairs(tmp_path, entry(**train, cases={"exclude_cases_of": ["val/mri", "train/mri"]}))

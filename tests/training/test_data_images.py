@@ -4,10 +4,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app import levels
 from training import __main__ as command_line
 from training.config import PairFolder
-from training.data.images import DataError, check_pairs, list_images, match_pairs, read_all, read_luminance
+from training.data.images import (
+    DataError,
+    check_pairs,
+    list_images,
+    match_pairs,
+    read_all,
+    read_luminance,
+    read_picture,
+    scale_deep,
+)
 from training.data.pairs import ImagePairs
+from training.evaluation.pairs import load_pairs
 
 
 def save(path, pixels, **options):
@@ -54,6 +65,45 @@ def test_deep_constant_is_middle_grey_and_missing_values_are_black(tmp_path):
     read = read_luminance(save(tmp_path / "float.tif", values))
     assert read[3, 4] == 0
     assert read.max() == 255
+
+
+def test_full_scale_keeps_the_levels_of_a_program(tmp_path):
+    steps = np.arange(64, 192, dtype=np.uint16).repeat(32).reshape(64, 64)
+    for name, values in (("x.png", steps * 257), ("x.tif", (steps / 255).astype(np.float32))):
+        np.testing.assert_array_equal(read_luminance(save(tmp_path / name, values), deep="full"), steps)
+
+
+@pytest.mark.parametrize("rule", ["stretch", "full"])
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_the_service_scales_deep_grey_alike(rule, kind):
+    values = np.random.default_rng(0).normal(9000, 3000, (60, 80)).astype(kind)
+    if kind is np.float32:
+        values /= np.float32(20_000)
+        values[5, 6] = np.nan
+    served = 255 * levels.scale_deep(values, rule)
+    assert np.abs(scale_deep(values, rule) - served).max() <= 0.501
+
+
+def test_training_and_evaluation_read_the_same(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.integers(20_000, 24_000, (40, 50))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = {
+        "16.png": values.astype(np.uint16), "t16.tif": values.astype(np.uint16), "t32.tif": values.astype(np.int32),
+        "float.tif": values.astype(np.float32), "colour.png": rng.integers(0, 256, (40, 50, 3), np.uint8),
+        "alpha.webp": rng.integers(0, 256, (40, 50, 4), np.uint8), "grey.bmp": values.astype(np.uint8),
+    }  # fmt: skip
+    for folder in ("a", "b"):
+        for name, pixels in kinds.items():
+            save(tmp_path / folder / name, pixels)
+        save(tmp_path / folder / "turned.jpg", values.astype(np.uint8), exif=exif)
+    seen, measured = load(tmp_path), load_pairs(tmp_path, "a", "b")
+    assert len(seen) == len(kinds) + 1
+    assert seen.names == [pair.name for pair in measured]
+    for (a, b), pair in zip(seen.pairs, measured, strict=True):
+        np.testing.assert_array_equal(a, pair.a)
+        np.testing.assert_array_equal(b, pair.b)
 
 
 def test_alpha_is_ignored_and_palettes_are_looked_up(tmp_path):
@@ -169,3 +219,16 @@ def test_bad_images_end_the_command_with_one_line(tmp_path, harm, capsys):
     assert "\n" not in str(ended.value)
     with pytest.raises(DataError, match=message):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "bands"), [("RGB", (3,)), ("RGBA", (3,)), ("P", (3,)), ("L", ()), ("1", ())])
+def test_pictures_keep_their_colours_and_grey_ones_stay_grey(tmp_path, mode, bands):
+    pixels = np.zeros((33, 40, 3), np.uint8)
+    pixels[:, 20:] = (250, 10, 30)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "x.png")
+    picture = read_picture(tmp_path / "x.png")
+    assert picture.shape == (33, 40, *bands)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(np.asarray(Image.fromarray(picture).convert("L")), read_luminance(tmp_path / "x.png"))
+    with pytest.raises(DataError, match="cannot read"):
+        read_picture(tmp_path / "none.png")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.card import Evaluation
 from tests.training.tiny_bundle import grey, make_bundle
-from training.data.images import DataError
+from training.data.images import DataError, read_luminance
 from training.evaluation import command
 from training.evaluation.baselines import BASELINES, average
 from training.evaluation.methods import FusedFolder, evaluate_methods, to_grey
@@ -48,12 +48,9 @@ def test_pairs_are_read_as_rounded_luminance(data):
     assert load_pairs(data, "visible", "infrared", size=32, limit=1)[0].b.shape == (32, 32)
 
 
-def test_unequal_sizes_missing_partners_and_deep_images_are_named(data):
+def test_unequal_sizes_missing_partners_and_damaged_images_are_named(data):
     Image.fromarray(grey(1, (48, 61))).save(data / "infrared" / "p0.png")
     with pytest.raises(DataError, match=r"pair 'p0'.*60×48.*61×48"):
-        load_pairs(data, "visible", "infrared")
-    Image.fromarray(np.zeros((48, 60), np.uint16)).save(data / "infrared" / "p0.png")
-    with pytest.raises(DataError, match="more than 8 bits"):
         load_pairs(data, "visible", "infrared")
     (data / "infrared" / "p0.png").unlink()
     with pytest.raises(DataError, match="p0"):
@@ -82,6 +79,15 @@ def test_methods_are_measured_as_saved(tmp_path):
     again = evaluate_methods(pairs, {"mean": FusedFolder(tmp_path)}, ["EN", "CC"])
     assert again.values == results.values
     assert results.means()["mean"]["EN"] == pytest.approx(np.mean(results.values["mean"]["EN"]))
+
+
+def test_fused_images_of_16_bits_are_read_at_full_scale(tmp_path):
+    pair, fused = pairs_of(1)[0], grey(7)
+    Image.fromarray(fused.astype(np.uint16) * 257).save(tmp_path / "p0.png")
+    np.testing.assert_array_equal(FusedFolder(tmp_path).fused(pair), fused)
+    (tmp_path / "p0.png").unlink()
+    Image.fromarray(fused.astype(np.float32) / 255).save(tmp_path / "p0.tif")
+    np.testing.assert_array_equal(FusedFolder(tmp_path).fused(pair), fused)
 
 
 def test_bad_methods_are_named(tmp_path):
@@ -211,6 +217,18 @@ def test_command_writes_reports_and_cards(tmp_path, data, capsys):
     assert command.main([*options, "--write-card"]) == 0
     (again,) = json.loads((bundle / "card.json").read_text())["evaluation"]
     assert again["strength"] == entry["strength"]
+
+
+def test_command_reads_16_bits_as_training_does(tmp_path, data):
+    raw = 20_000 + 9 * grey(3).astype(np.uint16)
+    raw[0, 0] = 65_535  # a hot pixel
+    for bits in (16, 8):
+        image = raw if bits == 16 else read_luminance(data / "infrared" / "p0.png")
+        Image.fromarray(image).save(data / "infrared" / "p0.png")
+        options = ["--data", str(data), "--baselines", "--metrics", "EN", "SD", "MI", "--limit", "1"]
+        assert command.main([*options, "--out", str(tmp_path / str(bits))]) == 0
+    deep, stretched = ((tmp_path / bits / "metrics.json").read_text() for bits in ("16", "8"))
+    assert deep == stretched
 
 
 @pytest.mark.parametrize(

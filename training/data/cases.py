@@ -51,7 +51,7 @@ def keep_cases(names: Sequence[str], split: CaseSplit, root: Path, what: str) ->
     }
     keep = [c not in excluded and split.part in {None, "val" if is_val_case(c, split) else "train"} for c in cases]
     if not any(keep):
-        raise DataError(f"{what}: no pair is left of the cases {_list(cases)}: {_why(set(cases), excluded, split)}")
+        raise DataError(f"{what}: nothing is left of the cases {_list(cases)}: {_why(set(cases), excluded, split)}")
     return keep
 
 

@@ -1,18 +1,21 @@
-"""From an entry of a recipe to the pairs of files that it stands for."""
+"""From an entry of a recipe to the files that it stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from typing import TypeVar
 
-from training.config import PairFolder
+from training.config import CaseSplit, ImageFolder, PairFolder
 from training.data.cases import keep_cases
-from training.data.images import SUFFIXES, DataError, match_pairs
-from training.data.layouts import LAYOUTS, find_folders
+from training.data.images import SUFFIXES, DataError, list_images, match_pairs
+from training.data.layouts import LAYOUTS, find_places
+from training.data.places import Place, match_places
 
 Files = tuple[Path, Path]
+FilesT = TypeVar("FilesT", bound=tuple[Path, ...])
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,27 @@ def find_pairs(root: Path, entry: PairFolder) -> PairFiles:
         DataError: A folder, a partner or a listed name is missing, the count is not the expected one, or the split by
             case leaves nothing. The message says what to change.
     """
-    folder_a, folder_b = _folders(root, entry)
-    label = f"{_relative(folder_a, root)} + {_relative(folder_b, root)}"
-    files = match_pairs(folder_a, folder_b)
+    place_a, place_b = _places(root, entry)
+    label = f"{_relative(place_a, root)} + {_relative(place_b, root)}"
+    files = match_places(place_a, place_b)
     if entry.names is not None:
         files = _listed(files, read_names(root / entry.names), root / entry.names, label)
-    _check_count(len(files), entry, f"{folder_a} + {folder_b}")
-    if entry.cases is not None:
-        files = list(compress(files, keep_cases([a.stem for a, _ in files], entry.cases, root, label)))
-    return PairFiles(label, tuple(files[: entry.limit]))
+    _check_count(len(files), entry, f"{place_a} + {place_b}")
+    return PairFiles(label, tuple(_of_cases(files, entry.cases, root, label)[: entry.limit]))
+
+
+def find_images(root: Path, entry: ImageFolder) -> list[tuple[Path, ...]]:
+    """The images of an entry by name: (image,), or (image, partner) where they belong to pairs; none is opened.
+
+    Raises:
+        DataError: A folder or a partner is missing, or the split by case leaves nothing.
+    """
+    files: Sequence[tuple[Path, ...]] = (
+        [(path,) for path in list_images(root / entry.path)]
+        if entry.partner is None
+        else match_pairs(root / entry.path, root / entry.partner)
+    )
+    return _of_cases(files, entry.cases, root, entry.path)
 
 
 def read_names(path: Path) -> list[str]:
@@ -67,16 +82,24 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
-def _folders(root: Path, entry: PairFolder) -> Files:
+def _places(root: Path, entry: PairFolder) -> tuple[Place, Place]:
     if entry.layout is not None and entry.split is not None:
-        return find_folders(root / entry.root, entry.layout, entry.split)
+        return find_places(root / entry.root, entry.layout, entry.split)
     assert entry.a is not None
     assert entry.b is not None
-    return root / entry.a, root / entry.b
+    return Place(root / entry.a), Place(root / entry.b)
 
 
-def _relative(folder: Path, root: Path) -> str:
-    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+def _relative(place: Place, root: Path) -> str:
+    if not place.folder.is_relative_to(root):
+        return str(place)
+    return str(replace(place, folder=place.folder.relative_to(root)))
+
+
+def _of_cases(files: Sequence[FilesT], split: CaseSplit | None, root: Path, label: str) -> list[FilesT]:
+    if split is None:
+        return list(files)
+    return list(compress(files, keep_cases([images[0].stem for images in files], split, root, label)))
 
 
 def _listed(files: Sequence[Files], names: Sequence[str], path: Path, label: str) -> list[Files]:

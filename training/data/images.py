@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ MIN_SIDE = 32
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 """Pillow's names for grey values that do not fit 8 bits."""
 
+DeepRule = Literal["stretch", "full"]
+_FULL_SCALE = 65535.0
+
+_GREY_MODES = frozenset({"1", "L", "LA", "La"})
 _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = range(5, 9)
 _UPRIGHT = {
@@ -100,11 +104,14 @@ def image_size(path: Path) -> Size:
     return (width, height) if turned else (height, width)
 
 
-def read_luminance(path: Path) -> NDArray[np.uint8]:
-    """Full-range BT.601 luminance of an image, rounded to 8 bits.
+def read_luminance(path: Path, *, deep: DeepRule = "stretch") -> NDArray[np.uint8]:
+    """Full-range BT.601 luminance of an image, rounded to 8 bits: what training and evaluation see of a file.
 
-    Upright by EXIF; alpha is ignored; palettes are looked up. Grey values deeper than 8 bits (thermal cameras) are
-    scaled as the service does by default: the 0.1th percentile becomes 0 and the 99.9th becomes 255.
+    Upright by EXIF; alpha is ignored; palettes are looked up.
+
+    Args:
+        path: The image file.
+        deep: How grey values deeper than 8 bits (thermal cameras) are scaled, see ``scale_deep``.
 
     Returns:
         (H, W).
@@ -112,35 +119,60 @@ def read_luminance(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: The file is no image, truncated or damaged.
     """
+    return _read(path, deep, colored=False)
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """An image in 8 bits with its colours, otherwise read as ``read_luminance`` does.
+
+    Returns:
+        (H, W, 3), or (H, W) if the file holds grey values.
+
+    Raises:
+        DataError: The file is no image, truncated or damaged.
+    """
+    return _read(path, "stretch", colored=True)
+
+
+def _read(path: Path, deep: DeepRule, *, colored: bool) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             turn = _UPRIGHT.get(_orientation(image))
             upright = image if turn is None else image.transpose(turn)
             if upright.mode in DEEP_MODES:
-                return stretch_deep(np.asarray(upright))
+                return scale_deep(np.asarray(upright), deep)
             upright.info.pop("transparency", None)  # it would only make Pillow warn
-            return np.asarray(upright.convert("L"))
+            return np.asarray(upright.convert("RGB" if colored and upright.mode not in _GREY_MODES else "L"))
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
 
 
-def stretch_deep(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale grey values of any range to 8 bits between their 0.1th and 99.9th percentile.
+def scale_deep(values: NDArray[np.generic], rule: DeepRule = "stretch") -> NDArray[np.uint8]:
+    """Scale grey values of any range to 8 bits, by the rules that the service has.
 
-    Where these two are equal, minimum and maximum take their place; a constant image becomes 128. Values that are
-    not finite mean "no data": they are not counted and become 0.
+    ``stretch`` makes the 0.1th percentile 0 and the 99.9th 255. Where these two are equal, minimum and maximum take
+    their place; a constant image becomes 128. ``full`` makes 65535 of integers, and 1.0 of floats, 255. Values that
+    are not finite mean "no data": they are not counted and become 0.
 
     Args:
         values: (H, W) of any integer or float type.
+        rule: Which of the two.
     """
     x = values.astype(np.float64)
     finite = np.isfinite(x)
-    known = x[finite]
-    low, high = np.percentile(known, (0.1, 99.9)) if known.size else (0.0, 0.0)
-    if known.size and high <= low:
-        low, high = known.min(), known.max()
+    if rule == "full":
+        low, high = 0.0, _FULL_SCALE if np.issubdtype(values.dtype, np.integer) else 1.0
+    else:
+        low, high = _stretch_limits(x[finite])
     scaled = (x - low) / (high - low) if high > low else np.full(x.shape, 0.5)
     return np.rint(255 * np.clip(np.where(finite, scaled, 0.0), 0.0, 1.0)).astype(np.uint8)
+
+
+def _stretch_limits(known: NDArray[np.float64]) -> tuple[float, float]:
+    if known.size == 0:
+        return 0.0, 0.0
+    low, high = np.percentile(known, (0.1, 99.9))
+    return (low, high) if high > low else (known.min(), known.max())
 
 
 def check_pairs(pairs: Sequence[tuple[Path, Path]]) -> list[Size]:

@@ -1,8 +1,10 @@
 """Published data sets by name: which folders hold which modality, and how many pairs each split has.
 
 A recipe may write ``{layout: msrs, root: MSRS, split: train}`` instead of two folder names. Image A is the visible one,
-and MRI in the medical sets; image B is infrared, CT, PET or SPECT. The splits named ``paper-*`` have the sizes
-that the paper "From 2D Grids to 1D Tokens" states; it does not publish which pairs they hold, so they need a list.
+MRI in the medical sets, the over-exposed one, and the one with the far part in focus; image B is infrared, CT, PET or
+SPECT, under-exposed, and near. The splits named ``paper-*`` have the sizes that the paper "From 2D Grids to 1D Tokens"
+states, those named ``tita-*`` the sizes of "Balancing Task-invariant Interaction and Task-specific Adaptation"; neither
+publishes which pairs they hold, so they need a list.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data.images import DataError
+from training.data.places import Place
 
 Folders = tuple[str, str]
-"""Folders of images A and B below a layout's root."""
+"""Where images A and B lie below a layout's root: folders, or patterns of ``Place.below``."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,11 @@ def _llvip() -> Layout:
     def folders(part: str) -> tuple[Folders, ...]:
         return tuple((f"{above}visible/{part}", f"{above}infrared/{part}") for above in ("", "LLVIP/"))
 
-    splits = {"train": Split(folders("train"), 12025), "test": Split(folders("test"), 3463)}
+    splits = {
+        "train": Split(folders("train"), 12025),
+        "test": Split(folders("test"), 3463),
+        "tita-test": Split(folders("test"), 70, listed=True),
+    }
     return Layout("bupt-ai-cz.github.io/LLVIP", splits)
 
 
@@ -100,9 +107,57 @@ def _harvard(kind: str, train: int) -> Layout:
     return Layout("github.com/xianming-gu/Havard-Medical-Image-Fusion-Datasets, folder MyDatasets", splits)
 
 
+def _sice() -> Layout:
+    folders = _within(("SCIE", "SICE"), ("oe", "ue"), ("over", "under"))
+    source = "github.com/csjcai/SICE, one bright and one dark exposure of each sequence sorted into two folders"
+    return Layout(source, {"train": Split(folders, 589)})
+
+
+def _mefb() -> Layout:
+    folders = _within(("MEFB", "MEFB-main"), ("input/*/*_B", "input/*/*_A"), ("input_B", "input_A"), ("over", "under"))
+    return Layout("github.com/xingchenzhang/MEFB", {"all": Split(folders, 100)})
+
+
+def _real_mff() -> Layout:
+    folders = _within(("RealMFF", "Real-MFF"), ("imageB/*_B", "imageA/*_A"), ("far", "near"))
+    return Layout("github.com/Zancelot/Real-MFF", {"all": Split(folders, 710)})
+
+
+def _mfi_whu() -> Layout:
+    folders = _within(("MFI-WHU",), ("source_2", "source_1"), ("far", "near"))
+    splits = {
+        "all": Split(folders, 120),
+        "tita-train": Split(folders, 90, listed=True),
+        "tita-test": Split(folders, 30, listed=True),
+    }
+    return Layout("github.com/HaoZhang1018/MFI-WHU", splits)
+
+
+def _lytro() -> Layout:
+    sorted_names = (("BB/*-B", "AA/*-A"), ("sourceB/*-B", "sourceA/*-A"), ("B", "A"), ("far", "near"))
+    folders = _within(("Lytro", "LytroDataset"), ("*-B", "*-A"), *sorted_names)
+    return Layout("mansournejati.ece.iut.ac.ir/content/lytro-multi-focus-dataset", {"all": Split(folders, 20)})
+
+
+def _mffw() -> Layout:
+    folders = _within(("MFFW2", "MFFW/MFFW2", "MFFW"), ("*_B", "*_A"), ("B", "A"), ("far", "near"))
+    return Layout("arxiv.org/abs/2002.04780, its sets of two pictures (MFFW2)", {"all": Split(folders, 13)})
+
+
+def _mffb() -> Layout:
+    folders = _within(("MFF_test",), ("input/*/*_B", "input/*/*_A"), ("input_B", "input_A"))
+    return Layout("github.com/YangSun22/TC-MoA, its test pairs of Lytro, MFFW and MFI-WHU", {"all": Split(folders, 63)})
+
+
 def _short_names(above: str) -> tuple[Folders, ...]:
     names = (("vis", "ir"), ("vi", "ir"), ("visible", "infrared"))
     return tuple((above + visible, above + infrared) for visible, infrared in names)
+
+
+def _within(roots: tuple[str, ...], *places: Folders) -> tuple[Folders, ...]:
+    """The places themselves, and below other folders."""
+    below = tuple((f"{root}/{a}", f"{root}/{b}") for root in roots for a, b in places)
+    return (*places, *below)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -114,35 +169,30 @@ LAYOUTS: dict[str, Layout] = {
     "harvard-ct": _harvard("CT", 160),
     "harvard-pet": _harvard("PET", 245),
     "harvard-spect": _harvard("SPECT", 333),
+    "sice": _sice(),
+    "mefb": _mefb(),
+    "realmff": _real_mff(),
+    "mfi-whu": _mfi_whu(),
+    "lytro": _lytro(),
+    "mffw": _mffw(),
+    "mffb": _mffb(),
 }
 """Every layout that a recipe may name."""
 
 
-def find_folders(root: Path, layout: str, split: str) -> tuple[Path, Path]:
-    """The two folders of a split below the data set's root.
+def find_places(root: Path, layout: str, split: str) -> tuple[Place, Place]:
+    """Where the two images of a split's pairs lie below the data set's root.
 
     Raises:
         DataError: None of the known folder names is there; the message says which were tried and what to do.
     """
     options = LAYOUTS[layout].splits[split].folders
     for a, b in options:
-        folder_a, folder_b = _below(root, a), _below(root, b)
-        if folder_a is not None and folder_b is not None:
-            return folder_a, folder_b
+        place_a, place_b = Place.below(root, a), Place.below(root, b)
+        if place_a is not None and place_b is not None:
+            return place_a, place_b
     missing = f"{root} has none of {'; '.join(f'{a} + {b}' for a, b in options)}"
     raise DataError(
         f"{layout}, split {split}: {missing if root.is_dir() else f'no folder {root}'}: get the images from "
         f"{LAYOUTS[layout].source}, set `root` to where they are, or name the two folders with `a` and `b`"
     )
-
-
-def _below(root: Path, name: str) -> Path | None:
-    """The folder of that name, upper and lower case alike; None if there is none."""
-    folder = root
-    for part in Path(name).parts:
-        exact = folder / part
-        alike = [exact] if exact.is_dir() else sorted(p for p in folder.glob("*") if p.name.lower() == part.lower())
-        if not alike:
-            return None
-        folder = alike[0]
-    return folder if folder.is_dir() else None

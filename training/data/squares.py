@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.config import ImageFolder
-from training.data.images import list_images, match_pairs, read_squares
+from training.data.folders import find_images
+from training.data.images import read_squares
 
 
 class SquareImages:
@@ -22,6 +24,9 @@ class SquareImages:
         partner: (M,) row of the other modality of the same scene; a row's own number when it has none.
         weights: (M,) how often each image is to be drawn.
         counts: Images per folder.
+
+    Raises:
+        DataError: A folder, a partner or a case is not what the recipe asks for, or an image cannot be read.
     """
 
     def __init__(self, root: Path, folders: Sequence[ImageFolder], side: int) -> None:
@@ -29,15 +34,10 @@ class SquareImages:
         self.counts: dict[str, int] = {}
         offset = 0
         for folder in folders:
-            if folder.partner is None:
-                files = list_images(root / folder.path)
-                partner = np.arange(len(files))
-            else:
-                pairs = match_pairs(root / folder.path, root / folder.partner)
-                files = [a for a, _ in pairs] + [b for _, b in pairs]
-                partner = np.roll(np.arange(len(files)), len(pairs))
+            found = find_images(root, folder)
+            files = list(chain.from_iterable(zip(*found, strict=True)))  # all first images, then all partners
             squares.append(read_squares(files, side))
-            partners.append(partner + offset)
+            partners.append(np.roll(np.arange(len(files)), len(found)) + offset)
             weights.append(np.full(len(files), folder.weight, np.float32))
             offset += len(files)
             self.counts[folder.path] = len(files)

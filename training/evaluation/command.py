@@ -30,12 +30,20 @@ from training.evaluation.selection import (
 from training.evaluation.sheet import Keeper, contact_sheet
 from training.evaluation.strength import Slot, study_json, study_markdown, study_strength
 from training.evaluation.summary import Report
+from training.stopped import INTERRUPTED, Stopped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``evaluate`` to a parser."""
     data = parser.add_argument_group("images")
-    data.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with two sub-folders")
+    data.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder with two sub-folders; grey of 16 bits is read as in training: the 0.1th percentile of an image "
+        "becomes black, the 99.9th white",
+    )
     data.add_argument("--a", default="visible", help="sub-folder of the first images (default: visible)")
     data.add_argument("--b", default="infrared", help="sub-folder of the second images (default: infrared)")
     data.add_argument("--size", default="native", help="native, or a side such as 256 to squash both images to")
@@ -52,7 +60,7 @@ def _add_methods(what: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="NAME=FOLDER",
-        help="images of another method, repeatable",
+        help="images of another method, repeatable; grey of 16 bits is read at full scale: 65535 is white",
     )
     what.add_argument(
         "--baselines",
@@ -103,6 +111,7 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         DataError: An option, an image, a bundle or a fused image is wrong; the message says which.
+        Stopped: The evaluation was interrupted.
     """
     _check(args)
     try:
@@ -111,6 +120,8 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"cannot write the results: {error}") from error
     except ValueError as error:
         raise error if isinstance(error, DataError) else DataError(str(error)) from error
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command evaluates from the start") from None
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -213,6 +224,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

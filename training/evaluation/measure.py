@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -50,8 +54,10 @@ def _value(metric: Metric, triple: Triple, where: str) -> float:
         raise DataError(f"{where}: {error}; leave {metric.name} out with --metrics") from error
 
 
-def in_order(function: Callable[[Task], Answer], tasks: Iterable[Task], jobs: int) -> Iterator[Answer]:
+def in_order(function: Callable[[Task], Answer], tasks: Iterable[Task], jobs: int) -> Generator[Answer, None, None]:
     """``map`` over processes: answers come in the order of the tasks, which are drawn only a little ahead.
+
+    Close the iterator, or draw it to its end: either ends the processes. An error or Ctrl-C ends them at once.
 
     Args:
         function: Can be pickled.
@@ -65,14 +71,51 @@ def in_order(function: Callable[[Task], Answer], tasks: Iterable[Task], jobs: in
         yield from map(function, tasks)
         return
     waiting: deque[Future[Answer]] = deque()
-    # Not forked: a copy of a process with threads, as onnxruntime has, may hang.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with _processes(jobs) as pool:
         try:
             for task in tasks:
-                waiting.append(pool.submit(function, task))
+                with _ctrl_c_later():  # this may start a process
+                    waiting.append(pool.submit(function, task))
                 if len(waiting) > 2 * jobs:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise DataError("a measuring process was killed, perhaps for want of memory: use fewer --jobs") from error
+
+
+@contextmanager
+def _processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with this block, whatever ends it, and with this process, even if that is killed."""
+    others = multiprocessing.active_children()
+    # Not forked: a copy of a process with threads, as onnxruntime has, may hang.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_end_with_parent) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()  # the pool alone would wait for results that nobody wants any more
+            raise
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Hold Ctrl-C back for the block, and for good from processes started in it: it is for this one to end them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)  # only this ends a process whose main thread waits for a task
+
+    threading.Thread(target=wait, daemon=True).start()

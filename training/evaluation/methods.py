@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training.data.images import DataError, list_images
+from training.data.images import DataError, list_images, read_luminance
 from training.evaluation.measure import FusedPair, in_order, measure_pair
 from training.evaluation.metrics import DEFAULT, find_metrics
-from training.evaluation.pairs import Grey, Pair, read_grey
+from training.evaluation.pairs import Grey, Pair
 from training.evaluation.results import Results
 
 Real = NDArray[np.floating[Any]]
@@ -40,7 +41,8 @@ class FusedFolder:
     """Fused images that another program has written, found by the pair's name.
 
     Args:
-        folder: Holds one image per pair under the same file stem.
+        folder: Holds one image per pair under the same file stem. Grey values deeper than 8 bits are read at full
+            scale: a stretch would add contrast that the method did not make.
 
     Raises:
         DataError: The folder is missing or holds no image.
@@ -58,7 +60,7 @@ class FusedFolder:
         """
         if pair.name not in self._files:
             raise DataError(f"{self.folder} holds no fused image named {pair.name!r}")
-        fused = read_grey(self._files[pair.name])
+        fused = read_luminance(self._files[pair.name], deep="full")
         if fused.shape != pair.a.shape:
             raise DataError(f"{self._files[pair.name]} is {fused.shape}, but the pair is {pair.a.shape}")
         return fused
@@ -123,11 +125,11 @@ def evaluate_methods(
     chosen = tuple(metric.name for metric in find_metrics(metrics))
     values: dict[str, dict[str, list[float]]] = {name: {m: [] for m in chosen} for name in methods}
     fused = (_fuse_with_all(pair, methods, on_fused) for pair in pairs)
-    measured = in_order(partial(measure_pair, chosen), fused, jobs)
-    for found in tqdm(measured, total=len(pairs), unit="pair", disable=None):
-        for name, numbers in found.items():
-            for metric, number in zip(chosen, numbers, strict=True):
-                values[name][metric].append(number)
+    with closing(in_order(partial(measure_pair, chosen), fused, jobs)) as measured:
+        for found in tqdm(measured, total=len(pairs), unit="pair", disable=None):
+            for name, numbers in found.items():
+                for metric, number in zip(chosen, numbers, strict=True):
+                    values[name][metric].append(number)
     return Results(chosen, tuple(pair.name for pair in pairs), values)
 
 

@@ -29,23 +29,8 @@ class Pair:
     b: Grey
 
 
-def read_grey(path: Path) -> Grey:
-    """Full-range BT.601 luminance 0.299 R + 0.587 G + 0.114 B of an 8-bit image, rounded: (H, W).
-
-    Raises:
-        DataError: The file is no image, or holds more than 8 bits per channel.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":
-                raise DataError(f"{path} holds more than 8 bits per channel; convert it to 8 bit first")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    return read_luminance(path)
-
-
 def load_pairs(folder: Path, a: str, b: str, *, size: int | None = None, limit: int | None = None) -> list[Pair]:
-    """Read all pairs of ``folder/a`` and ``folder/b``, matched by file stem and sorted by it.
+    """Read all pairs of ``folder/a`` and ``folder/b`` as training does, matched by file stem and sorted by it.
 
     Args:
         folder: The data folder.
@@ -59,7 +44,7 @@ def load_pairs(folder: Path, a: str, b: str, *, size: int | None = None, limit: 
     """
     pairs = []
     for path_a, path_b in match_pairs(folder / a, folder / b)[:limit]:
-        image_a, image_b = read_grey(path_a), read_grey(path_b)
+        image_a, image_b = read_luminance(path_a), read_luminance(path_b)
         if image_a.shape != image_b.shape:
             raise DataError(
                 f"pair {path_a.stem!r}: {path_a} is {_size(image_a)} but {path_b} is {_size(image_b)}; "
