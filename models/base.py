@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+MIN_SIZE = 32
+
 
 class FusionModel(nn.Module, ABC):
     """Fuses two aligned luminance images into one.
@@ -59,3 +61,27 @@ class FusionModel(nn.Module, ABC):
         if edit is None:
             edit = a.new_tensor(self.default_edit).expand(a.shape[0], -1)
         return self.fuse(a, b, self.encode(a), self.encode(b), edit)
+
+
+def check_sources(a: Tensor, b: Tensor) -> None:
+    """Refuse two source images that are not of one shape (N, 1, H, W) with both sides at least 32.
+
+    Raises:
+        ValueError: The message names the argument, the shape wanted and the shape given.
+    """
+    check_image("a", a)
+    check_image("b", b)
+    if a.shape != b.shape:
+        raise ValueError(f"a and b must have one size, not {tuple(a.shape)} and {tuple(b.shape)}")
+
+
+def check_image(name: str, image: Tensor) -> None:
+    """Refuse anything but (N, 1, H, W) with both sides at least 32.
+
+    Raises:
+        ValueError: The message names the argument, the shape wanted and the shape given.
+    """
+    if image.ndim != 4 or image.shape[1] != 1:
+        raise ValueError(f"{name} must be (N, 1, H, W), not {tuple(image.shape)}")
+    if image.shape[2] < MIN_SIZE or image.shape[3] < MIN_SIZE:
+        raise ValueError(f"{name} must be at least {MIN_SIZE} pixels high and wide, not {tuple(image.shape)}")

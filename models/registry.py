@@ -8,10 +8,12 @@ from typing import Any
 
 from models.base import FusionModel
 from models.lite import LiteConfig, TiTokSTELite
+from models.tita import PROFILES as TITA_PROFILES
+from models.tita import TITA
 from models.titok_ste import PROFILES as TITOK_STE
 from models.titok_ste import TiTokSTE
 
-PROFILES: dict[str, Callable[..., FusionModel]] = {
+TOKEN_MODELS: dict[str, Callable[..., FusionModel]] = {
     "titok-ste-paper": partial(TiTokSTE, config=TITOK_STE["paper"]),
     "titok-ste": partial(TiTokSTE, config=TITOK_STE["product"]),
     "titok-ste-mean": partial(TiTokSTE, config=TITOK_STE["mean"]),
@@ -21,6 +23,15 @@ PROFILES: dict[str, Callable[..., FusionModel]] = {
     "titok-ste-lite": TiTokSTELite,
     "titok-ste-medical": partial(TiTokSTELite, config=LiteConfig(mix="power", knee=0.1)),
 }
+"""Built around a frozen tokenizer and its slots."""
+
+IMAGE_MODELS: dict[str, Callable[..., FusionModel]] = {
+    "tita": partial(TITA, config=TITA_PROFILES["code"]),
+    "tita-paper": partial(TITA, config=TITA_PROFILES["paper"]),
+}
+"""Built from nothing: they see the images only."""
+
+PROFILES = TOKEN_MODELS | IMAGE_MODELS
 
 
 def build(name: str, *args: Any, **kwargs: Any) -> FusionModel:
@@ -28,12 +39,16 @@ def build(name: str, *args: Any, **kwargs: Any) -> FusionModel:
 
     Args:
         name: A key of ``PROFILES``.
-        *args: What the model is built around; for TiTok+STE the frozen tokenizer and its slots.
+        *args: What the model is built around: for those of ``TOKEN_MODELS`` the frozen tokenizer and its slots, for
+            those of ``IMAGE_MODELS`` nothing.
         **kwargs: Passed on by name.
 
     Raises:
-        ValueError: No model has this name; the message lists those that exist.
+        ValueError: No model has this name; the message lists those that exist. Or it takes no tokenizer and was given
+            one.
     """
     if name not in PROFILES:
         raise ValueError(f"no model is named {name!r}; known: {', '.join(PROFILES)}")
+    if args and name in IMAGE_MODELS:
+        raise ValueError(f"{name} is built around no tokenizer; models that are: {', '.join(TOKEN_MODELS)}")
     return PROFILES[name](*args, **kwargs)

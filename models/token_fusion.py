@@ -12,11 +12,9 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from models.base import FusionModel
+from models.base import FusionModel, check_image, check_sources
 from models.interface import TokenSource
 from models.ste import SelectiveTokenEditing, SlotSpec
-
-MIN_SIZE = 32
 
 
 class Features(NamedTuple):
@@ -125,23 +123,8 @@ class TokenFusionModel(FusionModel):
         Raises:
             ValueError: The message names the argument, the shape wanted and the shape given.
         """
-        check_image("a", a)
-        check_image("b", b)
-        if a.shape != b.shape:
-            raise ValueError(f"a and b must have one size, not {tuple(a.shape)} and {tuple(b.shape)}")
+        check_sources(a, b)
         expected = (self.tokenizer.num_tokens, self.tokenizer.token_dim)
         for name, code in (("code_a", code_a), ("code_b", code_b)):
             if tuple(code.shape[1:]) != expected:
                 raise ValueError(f"{name} must be (N, {expected[0]}, {expected[1]}), not {tuple(code.shape)}")
-
-
-def check_image(name: str, image: Tensor) -> None:
-    """Refuse anything but (N, 1, H, W) with both sides at least 32.
-
-    Raises:
-        ValueError: The message names the argument, the shape wanted and the shape given.
-    """
-    if image.ndim != 4 or image.shape[1] != 1:
-        raise ValueError(f"{name} must be (N, 1, H, W), not {tuple(image.shape)}")
-    if image.shape[2] < MIN_SIZE or image.shape[3] < MIN_SIZE:
-        raise ValueError(f"{name} must be at least {MIN_SIZE} pixels high and wide, not {tuple(image.shape)}")

@@ -7,12 +7,13 @@ import argparse
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.registry import PROFILES, build
+from models.base import FusionModel
+from models.registry import PROFILES, TOKEN_MODELS, build
 from models.token_fusion import TokenFusionModel
 from models.tokenizer import TOKENIZERS, Tokenizer
 
 
-def count_macs(model: TokenFusionModel, height: int, width: int) -> tuple[float, float]:
+def count_macs(model: FusionModel, height: int, width: int) -> tuple[float, float]:
     """MACs of one pair at a size, counted on shapes alone.
 
     Returns:
@@ -22,7 +23,8 @@ def count_macs(model: TokenFusionModel, height: int, width: int) -> tuple[float,
     a, b = (torch.zeros(1, 1, height, width, device=device) for _ in range(2))
     with torch.no_grad():
         with FlopCounterMode(display=False) as encode:
-            code = model.tokenizer.encode(a)  # model.encode switches autocast off, which the meta device does not know
+            # a token model's own encode switches autocast off, which the meta device does not know
+            code = model.tokenizer.encode(a) if isinstance(model, TokenFusionModel) else model.encode(a)
         with FlopCounterMode(display=False) as fuse:
             model.fuse(a, b, code, code, a.new_ones(1, len(model.slots)))
     return fuse.get_total_flops() / 2 / (height * width), encode.get_total_flops() / 2
@@ -41,8 +43,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"{'model':22} {'parameters':>11} {'fuse kMAC/px':>13} {'fuse GMAC':>10} {'encode GMAC/image':>18}")
     for name in args.model or PROFILES:
         with torch.device("meta"):
-            model = build(name, Tokenizer(TOKENIZERS[args.tokenizer]), None)
-        assert isinstance(model, TokenFusionModel)
+            around = (Tokenizer(TOKENIZERS[args.tokenizer]), None) if name in TOKEN_MODELS else ()
+            model = build(name, *around)
         per_pixel, encode = count_macs(model, height, width)
         parameters = sum(p.numel() for p in model.parameters())
         total = per_pixel * height * width

@@ -1,0 +1,93 @@
+"""The three ONNX graphs of TITA against PyTorch, at batches and sizes that the export did not see."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.tita.graphs import FeatureSums, Fuse, FuseGiven
+from models.tita.tiling import exact_halo, spans
+from tests.models.tiny_tita import lively, pair
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from training.graphs import graph_spec, to_onnx  # noqa: E402
+
+BATCHES = (1, 2, 5)
+SIZES = ((64, 64), (37, 53), (200, 312))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return lively()
+
+
+@pytest.fixture(scope="module")
+def graphs(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tita")
+    a, b = pair(2, 1, 138, 202)
+    inputs = {"a": a, "b": b}
+    to_onnx(Fuse(model), inputs, "fused", folder / "fusion.onnx", half=False)
+    to_onnx(FeatureSums(model), {**inputs, "counted": a.round()}, "sums", folder / "sums.onnx", half=False)
+    to_onnx(FuseGiven(model), {**inputs, "mean": torch.rand(2, 24)}, "fused", folder / "fusion_given.onnx", half=False)
+    return folder
+
+
+def session(path):
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def run(graph, **inputs):
+    return graph.run(None, {name: np.ascontiguousarray(value) for name, value in inputs.items()})[0]
+
+
+def test_whole_images(model, graphs):
+    graph = session(graphs / "fusion.onnx")
+    for batch in BATCHES:
+        for size in SIZES:
+            a, b = pair(batch, 1, *size)
+            with torch.no_grad():
+                expected = model(a, b).numpy()
+            assert expected.std() > 0.05
+            assert np.abs(run(graph, a=a.numpy(), b=b.numpy()) - expected).max() <= 1e-4
+
+
+def test_sizes_stay_open_in_the_signatures(graphs):
+    image, mean = ["N", 1, "H", "W"], ["N", 24]
+    specs = {path.stem: graph_spec(path) for path in graphs.glob("*.onnx")}
+    shapes = {
+        name: [{value["name"]: value["shape"] for value in spec[side]} for side in ("inputs", "outputs")]
+        for name, spec in specs.items()
+    }
+    assert shapes["fusion"] == [{"a": image, "b": image}, {"fused": image}]
+    assert shapes["sums"] == [{"a": image, "b": image, "counted": image}, {"sums": mean}]
+    assert shapes["fusion_given"] == [{"a": image, "b": image, "mean": mean}, {"fused": image}]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_tiles_by_two_graphs_equal_the_whole(model, graphs, batch):
+    """As a service does it, with arrays only; the image's sides are multiples of the window already."""
+    sums, given = session(graphs / "sums.onnx"), session(graphs / "fusion_given.onnx")
+    a, b = (image.numpy() for image in pair(batch, 1, 160, 192))
+    halo = exact_halo(model.config)
+    tiles = [
+        (rows, columns)
+        for rows in spans(160, tile=112, halo=halo, window=8)
+        for columns in spans(192, tile=112, halo=halo, window=8)
+    ]
+    assert len(tiles) > 1
+    total = 0.0
+    for rows, columns in tiles:
+        here = (..., rows.whole, columns.whole)
+        counted = np.zeros_like(a[here])
+        counted[..., rows.inside, columns.inside] = 1.0
+        total = total + run(sums, a=a[here], b=b[here], counted=counted)
+    fused = np.empty_like(a)
+    for rows, columns in tiles:
+        here = (..., rows.whole, columns.whole)
+        part = run(given, a=a[here], b=b[here], mean=total / (160 * 192))
+        fused[..., rows.own, columns.own] = part[..., rows.inside, columns.inside]
+    with torch.no_grad():
+        expected = model(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    assert np.abs(fused - expected).max() <= 1e-4
