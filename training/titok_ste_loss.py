@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.token_fusion import Features
 from training.data.sampling import Frames
-from training.losses import decomposition_loss, out_of_range, pearson, scd, sobel, ssim, ssim_loss, vif
+from training.losses import decomposition_loss, out_of_range, scd, sobel, ssim, ssim_loss, vif
 from training.targets import Target, TargetConfig, make_target
 from training.titok_ste_recipe import StageOneLoss, StageTwoLoss
 
@@ -79,8 +79,6 @@ def stage_two_loss(
         # natural fusion (sharpen 0) leaves the infrared tone out on purpose, so it is not asked for its correlation
         share = edit[:, 0].clamp(max=1.0) if target.conditioned else torch.ones_like(edit[:, 0])
         terms["scd"] = weights.scd * (share * (2.0 - scd(a, b, fused))).mean()
-    if weights.cc:
-        terms["cc"] = weights.cc * (1.0 - 0.5 * (pearson(a, fused) + pearson(b, fused))).mean()
     if weights.vif:
         terms["vif"] = weights.vif * (1.0 - 0.5 * (vif(a, fused) + vif(b, fused))).mean()
     if weights.out_of_range:

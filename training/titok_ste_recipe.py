@@ -36,7 +36,6 @@ class StageTwoLoss(Strict):
         reconstruction_ssim: Weight of SSIM relative to MSE in that term.
         ssim: Weight of 1 - mean SSIM to both sources.
         scd: Weight of 2 - SCD.
-        cc: Weight of 1 - mean correlation with both sources.
         vif: Weight of 1 - mean VIF to both sources.
         out_of_range: Weight of the distance by which the un-clamped output leaves the displayable range.
         margin: Head-room kept at both ends of the range.
@@ -53,7 +52,6 @@ class StageTwoLoss(Strict):
     reconstruction_ssim: float = 5.0
     ssim: float = 0.0
     scd: float = 0.0
-    cc: float = 0.0
     vif: float = 0.0
     out_of_range: float = 0.0
     margin: float = 0.0
