@@ -66,6 +66,11 @@ class Terminal:
         return self.process.wait(), [line for line in lines if line and not re.search(r"/60 \[|^import time:", line)]
 
 
+def obey_ctrl_c():
+    """Undo what a shell does to the commands that it starts in the background, such as these tests."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def evaluating(data, jobs):
     """``evaluate`` as the leader of a process group, none of which outlives this."""
@@ -80,6 +85,7 @@ def evaluating(data, jobs):
         stdout=end_of_process,
         stderr=end_of_process,
         start_new_session=True,
+        preexec_fn=obey_ctrl_c,
     )
     os.close(end_of_process)
     try:
