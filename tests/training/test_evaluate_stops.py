@@ -66,9 +66,12 @@ class Terminal:
         return self.process.wait(), [line for line in lines if line and not re.search(r"/60 \[|^import time:", line)]
 
 
-def obey_ctrl_c():
-    """Undo what a shell does to the commands that it starts in the background, such as these tests."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@pytest.fixture(autouse=True)
+def _heeded_ctrl_c():
+    """A shell lets the commands that it starts in the background ignore it, such as these tests, and they pass it on."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -85,7 +88,6 @@ def evaluating(data, jobs):
         stdout=end_of_process,
         stderr=end_of_process,
         start_new_session=True,
-        preexec_fn=obey_ctrl_c,
     )
     os.close(end_of_process)
     try:
