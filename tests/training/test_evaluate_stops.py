@@ -68,7 +68,7 @@ class Terminal:
 
 @pytest.fixture(autouse=True)
 def _heeded_ctrl_c():
-    """A shell lets the commands that it starts in the background ignore it, such as these tests, and they pass it on."""
+    """A shell makes what it starts in the background ignore it, such as these tests, and they pass that on."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
