@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from models.tita.config import TITAConfig
-from models.tita.layers import DropPath, mlp
-from models.tita.pixel_attention import Pair, make_mixer
+from models.tita.layers import DropPath, Pair, mlp
+from models.tita.pixel_attention import make_mixer
 from models.tita.windows import Grid, WindowAttention
 
 

@@ -1,12 +1,21 @@
-"""Parts that every TITA block uses: initialised linear layers, the MLP and stochastic depth.
+"""Parts that every TITA block uses: a pair of streams, initialised linear layers, the MLP and stochastic depth.
 
 Shape letters: N batch, P windows, S tokens of a window, D channels.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+
+
+class Pair(NamedTuple):
+    """The tokens of both streams, of one shape."""
+
+    a: Tensor
+    b: Tensor
 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:

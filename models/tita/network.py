@@ -21,8 +21,8 @@ from models.base import FusionModel, check_sources
 from models.padding import mirror_to_multiple
 from models.tita.blocks import InterBlock, IntraBlock, IntraPair
 from models.tita.config import PROFILES, TITAConfig
+from models.tita.layers import Pair
 from models.tita.oaf import OAF, ConvHead
-from models.tita.pixel_attention import Pair
 from models.tita.windows import Grid
 
 

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.tita.config import RelationActivation, TITAConfig
-from models.tita.layers import linear
+from models.tita.layers import Pair, linear
 
 _EXCHANGE_BELOW = 0.02
 
@@ -80,13 +79,6 @@ class TwoKeyAttention(nn.Module):
         own, other = self.value(own).unflatten(-1, heads), self.value(other).unflatten(-1, heads)
         out: Tensor = self.out((own + alpha * (other - own)).flatten(-2))
         return out
-
-
-class Pair(NamedTuple):
-    """One map of each stream, both (N, P, S, D)."""
-
-    a: Tensor
-    b: Tensor
 
 
 class PixelAttention(nn.Module, ABC):

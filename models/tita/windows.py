@@ -32,6 +32,8 @@ class Grid(NamedTuple):
         side: Of a window, w.
         rows: R.
         columns: C.
+        order: Places of tokens that are sorted by windows, in the order of shifted windows, (P · S,).
+        back: The inverse of ``order``.
         row_masks: What shifted windows add to their logits, (R, 1, 1, S, S); 0 in all but the last row.
         column_masks: The same by columns, (C, 1, S, S).
     """
@@ -39,6 +41,8 @@ class Grid(NamedTuple):
     side: int
     rows: int
     columns: int
+    order: Tensor
+    back: Tensor
     row_masks: Tensor
     column_masks: Tensor
 
@@ -46,36 +50,45 @@ class Grid(NamedTuple):
     def of(cls, x: Tensor, side: int) -> Self:
         """The grid of a map (N, H, W, D) whose sides are multiples of ``side``."""
         rows, columns = x.shape[1] // side, x.shape[2] // side
+        places = torch.arange(rows * columns * side**2, device=x.device).reshape(1, -1, side**2, 1)
+        places = _join(places, rows, columns, side)  # (1, H, W, 1)
+        order, back = (_split(_roll(places, by), rows, columns, side).flatten() for by in (side // 2, -side // 2))
         inside = torch.arange(side, device=x.device)
-        down, right = inside.repeat_interleave(side), inside.repeat(side)  # (S,): place of each token in its window
-        row_masks, column_masks = _apart(rows, side, down), _apart(columns, side, right)
-        return cls(side, rows, columns, row_masks[:, None, None].to(x.dtype), column_masks[:, None].to(x.dtype))
+        row_masks = _apart(rows, side, inside.repeat_interleave(side))[:, None, None].to(x.dtype)
+        column_masks = _apart(columns, side, inside.repeat(side))[:, None].to(x.dtype)
+        return cls(side, rows, columns, order, back, row_masks, column_masks)
 
     def split(self, x: Tensor) -> Tensor:
         """Sort the tokens of a map by windows: (N, H, W, D) -> (N, P, S, D)."""
-        N, D, side = x.shape[0], x.shape[-1], self.side
-        cut = x.reshape(N, self.rows, side, self.columns, side, D).transpose(2, 3)  # (N, R, C, w, w, D)
-        return cut.reshape(N, self.rows * self.columns, side * side, D)
+        return _split(x, self.rows, self.columns, self.side)
 
     def join(self, x: Tensor) -> Tensor:
         """Undo ``split``: (N, P, S, D) -> (N, H, W, D)."""
-        N, D, side = x.shape[0], x.shape[-1], self.side
-        cut = x.reshape(N, self.rows, self.columns, side, side, D).transpose(2, 3)  # (N, R, w, C, w, D)
-        return cut.reshape(N, self.rows * side, self.columns * side, D)
+        return _join(x, self.rows, self.columns, self.side)
 
     def shift(self, x: Tensor) -> Tensor:
         """Sort tokens by shifted windows instead of windows: (N, P, S, D) -> (N, P, S, D)."""
-        half = self.side // 2
-        moved = self.join(x)
-        moved = torch.cat([moved[:, half:], moved[:, :half]], dim=1)
-        return self.split(torch.cat([moved[:, :, half:], moved[:, :, :half]], dim=2))
+        return x.flatten(1, 2).index_select(1, self.order).reshape(x.shape)
 
     def unshift(self, x: Tensor) -> Tensor:
         """Undo ``shift``: (N, P, S, D) -> (N, P, S, D)."""
-        half = self.side // 2
-        moved = self.join(x)
-        moved = torch.cat([moved[:, -half:], moved[:, :-half]], dim=1)
-        return self.split(torch.cat([moved[:, :, -half:], moved[:, :, :-half]], dim=2))
+        return x.flatten(1, 2).index_select(1, self.back).reshape(x.shape)
+
+
+def _split(x: Tensor, rows: int, columns: int, side: int) -> Tensor:
+    cut = x.reshape(-1, rows, side, columns, side, x.shape[-1]).transpose(2, 3)  # (N, R, C, w, w, D)
+    return cut.reshape(-1, rows * columns, side * side, x.shape[-1])
+
+
+def _join(x: Tensor, rows: int, columns: int, side: int) -> Tensor:
+    cut = x.reshape(-1, rows, columns, side, side, x.shape[-1]).transpose(2, 3)  # (N, R, w, C, w, D)
+    return cut.reshape(-1, rows * side, columns * side, x.shape[-1])
+
+
+def _roll(x: Tensor, by: int) -> Tensor:
+    """Move a map (N, H, W, D) up and left, around to the other end; torch.roll exports to more nodes."""
+    x = torch.cat([x[:, by:], x[:, :by]], dim=1)
+    return torch.cat([x[:, :, by:], x[:, :, :by]], dim=2)
 
 
 def _apart(count: int, side: int, place: Tensor) -> Tensor:

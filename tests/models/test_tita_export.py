@@ -18,20 +18,27 @@ SIZES = ((64, 64), (37, 53), (200, 312))
 
 
 @pytest.fixture(scope="module")
-def model():
+def whole(tmp_path_factory):
+    """A network with all kinds of layers, and its graph."""
     torch.manual_seed(0)
-    return lively()
+    model = lively(extract_depth=1)
+    path = tmp_path_factory.mktemp("tita") / "fusion.onnx"
+    a, b = pair(2, 1, 138, 202)
+    to_onnx(Fuse(model), {"a": a, "b": b}, "fused", path, half=False)
+    return model, path
 
 
 @pytest.fixture(scope="module")
-def graphs(model, tmp_path_factory):
+def tiled(tmp_path_factory):
+    """A network as short as possible, and its graphs of both passes."""
+    torch.manual_seed(0)
+    model = lively(extract_depth=1, fusion_depths=(1,), operations=("add", "mul"))
     folder = tmp_path_factory.mktemp("tita")
+    sums, given = folder / "sums.onnx", folder / "given.onnx"
     a, b = pair(2, 1, 138, 202)
-    inputs = {"a": a, "b": b}
-    to_onnx(Fuse(model), inputs, "fused", folder / "fusion.onnx", half=False)
-    to_onnx(FeatureSums(model), {**inputs, "counted": a.round()}, "sums", folder / "sums.onnx", half=False)
-    to_onnx(FuseGiven(model), {**inputs, "mean": torch.rand(2, 24)}, "fused", folder / "fusion_given.onnx", half=False)
-    return folder
+    to_onnx(FeatureSums(model), {"a": a, "b": b, "counted": a.round()}, "sums", sums, half=False)
+    to_onnx(FuseGiven(model), {"a": a, "b": b, "mean": torch.rand(2, 24)}, "fused", given, half=False)
+    return model, sums, given
 
 
 def session(path):
@@ -42,8 +49,9 @@ def run(graph, **inputs):
     return graph.run(None, {name: np.ascontiguousarray(value) for name, value in inputs.items()})[0]
 
 
-def test_whole_images(model, graphs):
-    graph = session(graphs / "fusion.onnx")
+def test_whole_images(whole):
+    model, path = whole
+    graph = session(path)
     for batch in BATCHES:
         for size in SIZES:
             a, b = pair(batch, 1, *size)
@@ -53,22 +61,22 @@ def test_whole_images(model, graphs):
             assert np.abs(run(graph, a=a.numpy(), b=b.numpy()) - expected).max() <= 1e-4
 
 
-def test_sizes_stay_open_in_the_signatures(graphs):
+def shapes(path):
+    spec = graph_spec(path)
+    return [{value["name"]: value["shape"] for value in spec[side]} for side in ("inputs", "outputs")]
+
+
+def test_sizes_stay_open_in_the_signatures(whole, tiled):
     image, mean = ["N", 1, "H", "W"], ["N", 24]
-    specs = {path.stem: graph_spec(path) for path in graphs.glob("*.onnx")}
-    shapes = {
-        name: [{value["name"]: value["shape"] for value in spec[side]} for side in ("inputs", "outputs")]
-        for name, spec in specs.items()
-    }
-    assert shapes["fusion"] == [{"a": image, "b": image}, {"fused": image}]
-    assert shapes["sums"] == [{"a": image, "b": image, "counted": image}, {"sums": mean}]
-    assert shapes["fusion_given"] == [{"a": image, "b": image, "mean": mean}, {"fused": image}]
+    assert shapes(whole[1]) == [{"a": image, "b": image}, {"fused": image}]
+    assert shapes(tiled[1]) == [{"a": image, "b": image, "counted": image}, {"sums": mean}]
+    assert shapes(tiled[2]) == [{"a": image, "b": image, "mean": mean}, {"fused": image}]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_tiles_by_two_graphs_equal_the_whole(model, graphs, batch):
+def test_tiles_by_two_graphs_equal_the_whole(tiled, batch):
     """As a service does it, with arrays only; the image's sides are multiples of the window already."""
-    sums, given = session(graphs / "sums.onnx"), session(graphs / "fusion_given.onnx")
+    model, sums, given = tiled[0], session(tiled[1]), session(tiled[2])
     a, b = (image.numpy() for image in pair(batch, 1, 160, 192))
     halo = exact_halo(model.config)
     tiles = [
