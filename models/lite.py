@@ -162,13 +162,14 @@ class TiTokSTELite(TokenFusionModel):
         base = self.base_fusion(F.gelu(self.base_merge(torch.cat([features_a.base, features_b.base], dim=1))))
         maps = F.interpolate(self.base_out(base), size=a.shape[-2:], mode="bilinear", align_corners=False)
         gain_a, gain_b, offset = maps.split(1, dim=1)
-        centre = mean_level(a, b) if centre is None else centre
-        a, b = (1.0 + gain_a) * a, (1.0 + gain_b) * b
+        weighted_a, weighted_b = (1.0 + gain_a) * a, (1.0 + gain_b) * b
         if self.config.mix == "power":
             # the constant bounds the slope of the root at black
-            mix = compress_white((a * a + b * b + _TINY).sqrt() - _TINY**0.5 + offset, self.config.knee)
+            root = (weighted_a.square() + weighted_b.square() + _TINY).sqrt() - _TINY**0.5
+            mix = compress_white(root + offset, self.config.knee)
         else:
-            mix = compress(a + b + offset - centre, self.config.knee)
+            centre = mean_level(a, b) if centre is None else centre
+            mix = compress(weighted_a + weighted_b + offset - centre, self.config.knee)
         detail = self.detail_fusion(torch.cat([features_a.detail, features_b.detail], dim=1))
         residual = F.pixel_shuffle(self.detail_out(detail), 2)
         return mix + residual

@@ -17,7 +17,12 @@ from models.tone import compress
 _KNEE = 0.2
 """Tones this close to black and white, and beyond, are compressed."""
 
-_SPLIT, _WINDOW, _CONTRAST = 9, 15, 0.9
+_SPLIT, _WINDOW = 9, 15
+"""Window of the two blurs that split an image, and of the comparison of its fine part with the other's, in pixels."""
+
+_CONTRAST = 0.9
+"""Of the coarse parts about the mean level."""
+
 _SOFTNESS = 0.2
 """Relative difference of both sources' detail over which the choice moves from one to the other."""
 

@@ -27,6 +27,8 @@ from models.token_map import LiftActivation, TokenMap
 from models.tone import mean_level
 
 _MAPS = 5
+"""Gains of two parts of two sources, and an offset."""
+
 _RESIDUAL_GAIN = 0.1
 """Makes the free residual learn that much slower than the gains."""
 
@@ -93,7 +95,7 @@ PROFILES: dict[str, TiTokSTEConfig] = {
 
 
 class TiTokSTE(TokenFusionModel):
-    """The fusion network around a frozen tokenizer: 1,325,111 trainable parameters at width 64 and K = 32.
+    """The fusion network around a frozen tokenizer; the paper's has 1,325,111 trainable parameters (K = 32).
 
     The network is symmetric in its two images, except for ``ref_mode="a"``.
 

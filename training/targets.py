@@ -34,9 +34,8 @@ class TargetConfig(Strict):
         sharpen_gain: Change of the gain per unit of g_0.
         full_at: g_0 from which on the tone is that of full contrast. Below 1, because the network reads the strength
             from the tokens with some error and would otherwise fall short at 1.
-        full_gain: Contrast of the full tone; 1 is that of the centred sum.
-        contrast: Standard deviation that the full tone of a frame is brought to, images in [0, 1]; 0 leaves every
-            frame at ``full_gain``. It is a property of the whole frame, which a crop does not show and tokens do.
+        contrast: Standard deviation that the full tone of a frame is brought to, images in [0, 1]; 0 leaves
+            that of the centred sum. It is a property of the whole frame, which a crop does not show and tokens do.
         contrast_gain: Least and largest gain by which it is brought there.
         level: Mean level that the full tone of a frame is moved towards.
         level_shift: The most that it is moved; more would lift the black of a night scene to a haze.
@@ -56,7 +55,6 @@ class TargetConfig(Strict):
     gradient_gain: float = 1.0
     sharpen_gain: float = 0.25
     full_at: float = 1.0
-    full_gain: float = 1.0
     contrast: float = Field(default=0.0, ge=0.0)
     contrast_gain: tuple[float, float] = (0.75, 1.35)
     level: float = 0.5
@@ -82,7 +80,7 @@ def centred_sum(a: Tensor, b: Tensor, frames: Frames, config: TargetConfig) -> T
     """A + B about the mean level of the frames: full contrast of both sources, not clipped."""
     both = frames.a + frames.b
     centre = both.mean(dim=(1, 2, 3), keepdim=True)
-    gain: Tensor | float = config.full_gain
+    gain: Tensor | float = 1.0
     if config.contrast:
         spread = both.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-3)
         gain = (config.contrast / spread).clamp(*config.contrast_gain)

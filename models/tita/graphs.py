@@ -1,4 +1,4 @@
-"""The three graphs of the network as modules of their own, for export.
+"""Both passes of tiled fusion as modules of their own, for export; whole images are the network itself.
 
 Shape letters: N batch, H height, W width, D channels.
 """
@@ -8,18 +8,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from models.tita.network import TITA
-
-
-class Fuse(nn.Module):
-    """Fuse whole images."""
-
-    def __init__(self, model: TITA) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two sources (N, 1, H, W) -> (N, 1, H, W) in [0, 1]."""
-        return self.model(a, b)
 
 
 class FeatureSums(nn.Module):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.tita.graphs import FeatureSums, Fuse, FuseGiven
+from models.tita.graphs import FeatureSums, FuseGiven
 from models.tita.tiling import exact_halo, spans
 from tests.models.tiny_tita import lively, pair
 
@@ -24,7 +24,7 @@ def whole(tmp_path_factory):
     model = lively(extract_depth=1)
     path = tmp_path_factory.mktemp("tita") / "fusion.onnx"
     a, b = pair(2, 1, 138, 202)
-    to_onnx(Fuse(model), {"a": a, "b": b}, "fused", path, half=False)
+    to_onnx(model, {"a": a, "b": b}, "fused", path, half=False)
     return model, path
 
 
