@@ -28,3 +28,7 @@ def seeded(seed):
 
 def made(image, config, seed=0):
     return synthesise(image, config, seeded(seed))
+
+
+def error(picture, truth):
+    return (picture - truth).abs()

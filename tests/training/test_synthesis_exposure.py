@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.training.made_scenes import made, radius, scene, seeded
+from tests.training.made_scenes import error, made, radius, scene, seeded
 from training.synthesis.draws import Numbers
 from training.synthesis.exposure import ExposureConfig
 from training.synthesis.sensor import Curve, Noise, expose

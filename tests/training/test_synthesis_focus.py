@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.made_scenes import made, radius, scene, seeded
+from tests.training.made_scenes import error, made, radius, scene, seeded
 from training.synthesis.depth import masks_above, smooth_field, snap_to_edges
 from training.synthesis.draws import Numbers
 from training.synthesis.focus import FocusConfig
@@ -95,10 +95,6 @@ def test_mask_edges_move_towards_edges_of_the_picture():
         assert (snapped[0, 0, 24] < 0.5).sum() - 24 <= left
         flat = snap_to_edges(mask, torch.full_like(guide, 0.5), 8, radius(2.0))
         assert abs(int((flat[0, 0, 24] < 0.5).sum()) - 24 - off) <= 1
-
-
-def error(picture, truth):
-    return (picture - truth).abs()
 
 
 @pytest.mark.parametrize("layers", [(1, 1), (2, 2), (1, 3)])
