@@ -8,8 +8,8 @@ from typing import Any
 
 from models.base import FusionModel
 from models.lite import LiteConfig, TiTokSTELite
+from models.tita import ABLATIONS, TITA, TITAConfig
 from models.tita import PROFILES as TITA_PROFILES
-from models.tita import TITA
 from models.titok_ste import PROFILES as TITOK_STE
 from models.titok_ste import TiTokSTE
 
@@ -25,9 +25,16 @@ TOKEN_MODELS: dict[str, Callable[..., FusionModel]] = {
 }
 """Built around a frozen tokenizer and its slots."""
 
+TITA_CONFIGS: dict[str, TITAConfig] = {
+    "tita": TITA_PROFILES["product"],
+    "tita-code": TITA_PROFILES["code"],
+    "tita-paper": TITA_PROFILES["paper"],
+    **{f"tita-{row}": config for row, config in ABLATIONS.items()},
+}
+"""Every TITA network: the released one, the published one by its code and by its text, the rows of its ablations."""
+
 IMAGE_MODELS: dict[str, Callable[..., FusionModel]] = {
-    "tita": partial(TITA, config=TITA_PROFILES["code"]),
-    "tita-paper": partial(TITA, config=TITA_PROFILES["paper"]),
+    name: partial(TITA, config=config) for name, config in TITA_CONFIGS.items()
 }
 """Built from nothing: they see the images only."""
 

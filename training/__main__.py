@@ -18,6 +18,7 @@ COMMANDS = {
     "download": ("training.download", "fetch official TiTok weights, with resume and checksum"),
     "inspect": ("training.inspect_tokenizer", "what a tokenizer keeps of images, and how it uses its codes"),
     "titok-ste": ("training.titok_ste", "train TiTok+STE: stage I, then stage II"),
+    "tita": ("training.tita", "train TITA on several tasks at once, weighted by FAMO"),
     "probe": ("training.probe", "find the editable token slots of a tokenizer"),
     "ablate": ("training.ablation.command", "run the rows of the paper's ablation tables, with its values beside ours"),
     "export": ("training.export", "write a bundle: ONNX graphs, weights and card"),

@@ -171,7 +171,7 @@ class OptimConfig(Strict):
         weight_decay: Decoupled weight decay.
         warmup_steps: Linear warm-up.
         min_lr_ratio: Cosine ends at this share of ``lr``.
-        clip: Global gradient norm limit.
+        clip: Global gradient norm limit; 0 for none.
         ema: Decay of the averaged weights; 0 keeps none.
     """
 

@@ -6,6 +6,7 @@ same weights and draws its own batches, so the effective batch is ``batch`` time
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -193,6 +194,10 @@ class Trainer(ABC):
     def clip_gradients(self, parameters: Iterable[nn.Parameter], limit: float) -> None:
         """Scale the gradients down to a global norm; call between backward and the optimiser's step.
 
+        Args:
+            parameters: Whose gradients.
+            limit: The norm; 0 leaves them as they are.
+
         Raises:
             DataError: They are not finite. With ``16-mixed`` this only means that the loss was scaled too much; the
                 optimiser then skips the step, and the scale falls.
@@ -200,7 +205,7 @@ class Trainer(ABC):
         precision = self.fabric.strategy.precision
         # fp16 gradients carry the loss scale: clipping before dividing by it would clip everything
         precision.unscale_gradients(self.optimizer.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf)
         scaled = getattr(precision, "scaler", None) is not None
         if not scaled and not bool(torch.isfinite(norm)):  # the same in all processes, as their gradients are
             self._fail_not_finite("gradient")

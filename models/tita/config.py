@@ -11,6 +11,7 @@ RelationActivation = Literal["softmax", "sigmoid"]
 FusionHead = Literal["oaf", "conv"]
 Operation = Literal["hpf", "add", "mul"]
 PadMode = Literal["multiple", "authors"]
+Output = Literal["image", "blend"]
 
 _CHOICES = {
     "fusion_blocks": get_args(FusionBlocks),
@@ -18,6 +19,7 @@ _CHOICES = {
     "relation_act": get_args(RelationActivation),
     "fusion_head": get_args(FusionHead),
     "pad_mode": get_args(PadMode),
+    "output": get_args(Output),
 }
 
 
@@ -26,7 +28,9 @@ class TITAConfig:
     """Architecture of the network. The defaults are the authors' code, which departs from the paper's text in places.
 
     Attributes:
-        dim: Channels D of every token; a token is a pixel.
+        dim: Channels D of every token.
+        fold: Side in pixels of what a token stands for. The paper's token is one pixel; squares of 2 × 2 need a quarter
+            of its multiplications.
         heads: Heads of the window attentions.
         window: Side of a window in pixels, even; every second block shifts its windows by half of it.
         mlp_ratio: Hidden channels of an MLP as a multiple of ``dim``.
@@ -46,9 +50,12 @@ class TITAConfig:
         drop_path: Largest rate of stochastic depth; it grows linearly from 0 within each of the three parts.
         pad_mode: ``multiple`` pads to the next multiple of the window; ``authors`` adds a whole window where a side is
             one already, as the authors' test script does.
+        output: What the last layer predicts: the fused ``image`` itself (paper), or how to ``blend`` it from the
+            sources; see ``models.tita.output``.
     """
 
     dim: int = 60
+    fold: int = 1
     heads: int = 6
     window: int = 8
     mlp_ratio: int = 2
@@ -64,6 +71,12 @@ class TITAConfig:
     dynamic_weights: bool = True
     drop_path: float = 0.1
     pad_mode: PadMode = "multiple"
+    output: Output = "image"
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of an image are padded to a multiple of, in pixels: the side of a window."""
+        return self.window * self.fold
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -76,6 +89,8 @@ class TITAConfig:
             raise ValueError(f"4, {self.heads} heads and {self.pixel_heads} pixel heads must divide dim {self.dim}")
         if self.window < 2 or self.window % 2:
             raise ValueError(f"the window must be even, for it is shifted by half its side, not {self.window}")
+        if self.fold < 1:
+            raise ValueError(f"fold must be at least 1, not {self.fold}")
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path must be in [0, 1), not {self.drop_path}")
 
@@ -83,6 +98,7 @@ class TITAConfig:
 PROFILES: dict[str, TITAConfig] = {
     "code": TITAConfig(),
     "paper": TITAConfig(relation_act="sigmoid", pixel_heads=1),
+    "product": TITAConfig(fold=2, output="blend"),
 }
 
 _BASELINE = TITAConfig(fusion_blocks="mixed", pixel_attention="none", fusion_head="conv")

@@ -3,11 +3,11 @@
 Reproduces "Balancing Task-invariant Interaction and Task-specific Adaptation for Unified Image Fusion" (ICCV 2025).
 Two streams are extracted by window attention and interact by window and pixel attention between each other. Then
 operations fuse them whose operands and weights are predicted from the images themselves (OAF); what differs from task
-to task differs there. Everything runs at full resolution: a token is a pixel.
+to task differs there. In the published network a token is a pixel; ``fold`` makes it a square of pixels.
 
-Shape letters: N batch, H height, W width, H' and W' the padded sides, D channels, O operations. Images are
-(N, 1, H, W), maps of tokens channels-last, (N, H', W', D), and inside the blocks sorted by P windows of S tokens,
-(N, P, S, D).
+Shape letters: N batch, H height, W width, f pixels that a token is wide, h and w the padded sides in tokens,
+D channels, O operations. Images are (N, 1, H, W), maps of tokens channels-last, (N, h, w, D), and inside the blocks
+sorted by P windows of S tokens, (N, P, S, D).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.base import FusionModel, check_sources
 from models.padding import mirror_to_multiple
@@ -23,6 +24,7 @@ from models.tita.blocks import InterBlock, IntraBlock, IntraPair
 from models.tita.config import PROFILES, TITAConfig
 from models.tita.layers import Pair
 from models.tita.oaf import OAF, ConvHead
+from models.tita.output import make_output
 from models.tita.windows import Grid
 
 
@@ -40,7 +42,7 @@ class TITA(FusionModel):
         super().__init__()
         self.config = config = config or PROFILES["code"]
         D = config.dim
-        self.shallow = nn.Sequential(*_conv(1, D // 2), *_conv(D // 2, D))
+        self.shallow = nn.Sequential(nn.PixelUnshuffle(config.fold), *_conv(config.fold**2, D // 2), *_conv(D // 2, D))
         self.norm = nn.LayerNorm(D)  # one for all places where a map becomes tokens
         self.extract = nn.ModuleList(_extract_layers(config))
         self.extract_norms = nn.ModuleList([nn.LayerNorm(D), nn.LayerNorm(D)])
@@ -50,7 +52,9 @@ class TITA(FusionModel):
         self.fusion = OAF(D, config.operations, dynamic=config.dynamic_weights) if oaf else ConvHead(D)
         self.rebuild = nn.ModuleList(_rebuild_layers(config))
         self.rebuild_norm = nn.LayerNorm(D)
-        self.head = nn.Sequential(*_conv(D, D // 2), *_conv(D // 2, D // 4), nn.Conv2d(D // 4, 1, 3, padding=1))
+        self.output = make_output(config)
+        last = nn.Conv2d(D // 4, self.output.maps * config.fold**2, 3, padding=1)
+        self.head = nn.Sequential(*_conv(D, D // 2), *_conv(D // 2, D // 4), last, nn.PixelShuffle(config.fold))
 
     def encode(self, image: Tensor) -> Tensor:
         """Nothing: (N, 1, H, W) -> (N, 0, 0)."""
@@ -59,8 +63,9 @@ class TITA(FusionModel):
     def fuse_unclamped(self, a: Tensor, b: Tensor, code_a: Tensor, code_b: Tensor, edit: Tensor) -> Tensor:
         """Fuse without the final clamp; codes and ``edit`` are empty. See ``FusionModel.fuse``."""
         check_sources(a, b)
-        x, y = self._features(self.pad(a), self.pad(b))
-        return self._decode(x, y, _mean(x, y))[..., : a.shape[2], : a.shape[3]]
+        padded = self.pad(a), self.pad(b)
+        x, y = self._features(*padded)
+        return self._decode(x, y, _mean(x, y), *padded)[..., : a.shape[2], : a.shape[3]]
 
     def operation_weights(self, a: Tensor, b: Tensor) -> Tensor:
         """How much each operation of each stream counts for a pair (the paper's Table 9).
@@ -82,8 +87,8 @@ class TITA(FusionModel):
         return self.fusion.weights(_mean(*self._features(self.pad(a), self.pad(b))))
 
     def pad(self, image: Tensor) -> Tensor:
-        """Pad a whole image as ``fuse`` does: (N, 1, H, W) -> (N, 1, H', W'), multiples of the window."""
-        return mirror_to_multiple(image, self.config.window, at_least=int(self.config.pad_mode == "authors"))
+        """Pad a whole image as ``fuse`` does: (N, 1, H, W) -> (N, 1, f · h, f · w), multiples of a window's side."""
+        return mirror_to_multiple(image, self.config.multiple, at_least=int(self.config.pad_mode == "authors"))
 
     def feature_sums(self, a: Tensor, b: Tensor, counted: Tensor) -> Tensor:
         """First pass of tiled fusion: what a tile adds to the sum of the features over the whole image.
@@ -91,15 +96,16 @@ class TITA(FusionModel):
         Args:
             a: Tile of the first source image, (N, 1, H, W), cut from the padded image along the grid of windows.
             b: The same tile of the second.
-            counted: 1 where a pixel counts, 0 where another tile counts it, (N, 1, H, W).
+            counted: 1 where a pixel counts, 0 where another tile counts it, (N, 1, H, W), the same for all pixels of a
+                token.
 
         Returns:
-            (N, 2 · D), both streams. The total of all tiles divided by the number of pixels is the mean.
+            (N, 2 · D), both streams, in pixels. The total of all tiles divided by the number of pixels is the mean.
         """
         check_sources(a, b)
         features = torch.cat(self._features(self._aligned(a), self._aligned(b)), dim=-1)
-        weighted = features[:, : a.shape[2], : a.shape[3]] * counted.permute(0, 2, 3, 1)
-        return weighted.sum(dim=(1, 2))
+        pixels = F.pixel_unshuffle(self._aligned(counted), self.config.fold).sum(dim=1).unsqueeze(-1)  # (N, h, w, 1)
+        return (features * pixels).sum(dim=(1, 2))
 
     def fuse_given(self, a: Tensor, b: Tensor, mean: Tensor) -> Tensor:
         """Second pass of tiled fusion: fuse a tile with the mean of the features over the whole image.
@@ -113,15 +119,16 @@ class TITA(FusionModel):
             (N, 1, H, W) in [0, 1].
         """
         check_sources(a, b)
-        fused = self._decode(*self._features(self._aligned(a), self._aligned(b)), mean)
+        aligned = self._aligned(a), self._aligned(b)
+        fused = self._decode(*self._features(*aligned), mean, *aligned)
         return fused[..., : a.shape[2], : a.shape[3]].clamp(0.0, 1.0)
 
     def _aligned(self, tile: Tensor) -> Tensor:
         """The tile itself. An exported graph is told by this padding of nothing that the sides are multiples."""
-        return mirror_to_multiple(tile, self.config.window)
+        return mirror_to_multiple(tile, self.config.multiple)
 
     def _features(self, a: Tensor, b: Tensor) -> Pair:
-        """Features of two padded images after the streams have interacted, (N, H', W', D) each."""
+        """Features of two padded images after the streams have interacted, (N, h, w, D) each."""
         x, y = (self.norm(self.shallow(image).permute(0, 2, 3, 1)) for image in (a, b))
         grid = Grid.of(x, self.config.window)
         x, y = grid.split(x), grid.split(y)  # (N, P, S, D) each
@@ -132,14 +139,14 @@ class TITA(FusionModel):
             x, y = layer(x, y, grid)
         return Pair(*(grid.join(norm(z)) for norm, z in zip(self.interact_norms, (x, y), strict=True)))
 
-    def _decode(self, x: Tensor, y: Tensor, mean: Tensor) -> Tensor:
-        """Fuse the features and rebuild an image: two (N, H', W', D), one (N, 2 · D) -> (N, 1, H', W')."""
-        fused = self.fusion(x, y, mean)  # (N, H', W', D)
+    def _decode(self, x: Tensor, y: Tensor, mean: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Fuse features (N, h, w, D) with their mean (N, 2 · D) and rebuild an image of the padded sources' size."""
+        fused = self.fusion(x, y, mean)  # (N, h, w, D)
         grid = Grid.of(fused, self.config.window)
         z = grid.split(self.norm(fused))  # (N, P, S, D)
         for layer in self.rebuild:
             z = layer(z, grid)
-        image: Tensor = self.head(grid.join(self.rebuild_norm(z)).permute(0, 3, 1, 2))
+        image: Tensor = self.output(self.head(grid.join(self.rebuild_norm(z)).permute(0, 3, 1, 2)), a, b)
         return image
 
 

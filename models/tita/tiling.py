@@ -63,12 +63,13 @@ def exact_halo(config: TITAConfig, *, features: bool = False) -> int:
         features: Up to the features only, for the first pass.
 
     Returns:
-        A multiple of the window: 72 for the published network, 56 for its features.
+        A multiple of a window's side in pixels: 72 for the published network, 56 for its features.
     """
     reach = 0 if features else 1 + _through(_HEAD_CONVS, config.rebuild_depth, config.window)  # OAF looks one pixel far
     for depth in reversed(config.fusion_depths):
         reach = _through(reach, depth, config.window)
-    return _ceil(_through(reach, config.extract_depth, config.window) + _SHALLOW_CONVS, config.window)
+    tokens = _ceil(_through(reach, config.extract_depth, config.window) + _SHALLOW_CONVS, config.window)
+    return tokens * config.fold
 
 
 def _through(reach: int, depth: int, window: int) -> int:
@@ -136,7 +137,7 @@ def fuse_tiled(model: TITA, a: Tensor, b: Tensor, *, tile: int = 512, halo: int 
     mean = mean_features(model, padded_a, padded_b, tile=tile, halo=halo)
     halo = exact_halo(model.config) if halo is None else halo
     fused = torch.empty_like(padded_a)
-    for rows, columns in _tiles(fused, tile=tile, halo=halo, window=model.config.window):
+    for rows, columns in _tiles(fused, tile=tile, halo=halo, window=model.config.multiple):
         here = (..., rows.whole, columns.whole)
         part = model.fuse_given(padded_a[here], padded_b[here], mean)
         fused[..., rows.own, columns.own] = part[..., rows.inside, columns.inside]
@@ -159,7 +160,7 @@ def mean_features(model: TITA, a: Tensor, b: Tensor, *, tile: int = 512, halo: i
     """
     halo = exact_halo(model.config, features=True) if halo is None else halo
     total = a.new_zeros(a.shape[0], 2 * model.config.dim, dtype=torch.float64)
-    for rows, columns in _tiles(a, tile=tile, halo=halo, window=model.config.window):
+    for rows, columns in _tiles(a, tile=tile, halo=halo, window=model.config.multiple):
         here = (..., rows.whole, columns.whole)
         counted = torch.zeros_like(a[here])
         counted[..., rows.inside, columns.inside] = 1.0

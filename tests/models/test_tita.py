@@ -7,6 +7,7 @@ from models.padding import mirror_to_multiple
 from models.registry import build
 from models.tita import ABLATIONS, PROFILES, TITA, TITAConfig
 from models.tita.layers import DropPath
+from models.tita.output import BlendOutput
 from models.tita.pixel_attention import TwoKeyAttention
 from tests.models.tiny_tita import lively, pair, small
 
@@ -48,10 +49,10 @@ def test_every_row_has_the_published_size(row):
     assert f"{published / 1e6:.2f}M" == printed
 
 
-def test_both_profiles_have_one_size():
+def test_sizes_of_the_profiles():
     with torch.device("meta"):
         sizes = {name: count(TITA(config)) for name, config in PROFILES.items()}
-    assert sizes == {"code": 1_377_475, "paper": 1_377_475}
+    assert sizes == {"code": 1_377_475, "paper": 1_377_475, "product": 1_379_781}
 
 
 def test_parameters_part_by_part():
@@ -168,7 +169,7 @@ def test_a_dropped_path_is_dropped_for_a_sample_and_made_up_for():
 def test_loss_output_is_not_clamped():
     model = lively()
     a, b = pair(1, 1, 32, 32)
-    model.head[-1].bias.fill_(1.0)
+    model.head[4].bias.fill_(1.0)
     raw = model.fuse_unclamped(a, b, model.encode(a), model.encode(b), torch.zeros(1, 0))
     assert raw.max() > 1
     assert torch.equal(model(a, b), raw.clamp(0, 1))
@@ -224,13 +225,49 @@ def test_autocast_is_close_to_float32():
     assert full.std() > 0.05
 
 
-@pytest.mark.parametrize("profile", ["tita", "tita-paper"])
-def test_built_by_name_without_a_tokenizer(profile):
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("tita", PROFILES["product"]),
+        ("tita-code", TITAConfig()),
+        ("tita-paper", TITAConfig(relation_act="sigmoid", pixel_heads=1)),
+        ("tita-no-dw", TITAConfig(dynamic_weights=False)),
+    ],
+)
+def test_built_by_name_without_a_tokenizer(name, config):
     with torch.device("meta"):
-        model = build(profile)
+        model = build(name)
     assert isinstance(model, TITA)
-    assert model.config == PROFILES["paper" if profile == "tita-paper" else "code"]
-    assert model.config.relation_act == ("sigmoid" if profile == "tita-paper" else "softmax")
+    assert model.config == config
+
+
+def test_a_network_whose_maps_are_zero_blends_evenly():
+    model = lively(PROFILES["product"])
+    for parameter in model.head[4].parameters():
+        torch.nn.init.zeros_(parameter)
+    a, b = pair(2, 1, 48, 64)
+    assert torch.allclose(model(a, b), (a + b) / 2, atol=1e-6)
+
+
+def test_a_blend_chooses_and_adds_contrast():
+    a, b = torch.tensor([[[[0.9]]]]), torch.tensor([[[[0.4]]]])
+    output = BlendOutput()
+    of = lambda *maps: output(torch.tensor(maps).reshape(1, 3, 1, 1), a, b).item()  # noqa: E731
+    assert of(20.0, 0.0, 0.0) == pytest.approx(0.9)
+    assert of(-20.0, 0.0, 0.0) == pytest.approx(0.4)
+    assert of(20.0, 1.0, 0.0) == pytest.approx(0.9 + 0.4 - 0.5)
+    assert of(0.0, 1.0, 0.1) == pytest.approx(0.9 + 0.4 - 0.5 + 0.1)
+
+
+@torch.no_grad()
+def test_a_token_of_four_pixels_sees_all_of_them():
+    model = lively(PROFILES["product"])
+    a, b = pair(1, 1, 32, 32)
+    before = model(a, b)
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        changed = a.clone()
+        changed[..., row, column] = 1 - changed[..., row, column]
+        assert not torch.allclose(model(changed, b)[..., 16:, 16:], before[..., 16:, 16:], atol=1e-7)
 
 
 def test_a_tokenizer_is_refused():

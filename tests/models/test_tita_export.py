@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.tita import PROFILES
 from models.tita.graphs import FeatureSums, FuseGiven
 from models.tita.tiling import exact_halo, spans
 from tests.models.tiny_tita import lively, pair
@@ -17,22 +18,22 @@ BATCHES = (1, 2, 5)
 SIZES = ((64, 64), (37, 53), (200, 312))
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+@pytest.fixture(scope="module", params=["code", "product"])
+def whole(request, tmp_path_factory):
     """A network with all kinds of layers, and its graph."""
     torch.manual_seed(0)
-    model = lively(extract_depth=1)
+    model = lively(PROFILES[request.param], extract_depth=1)
     path = tmp_path_factory.mktemp("tita") / "fusion.onnx"
     a, b = pair(2, 1, 138, 202)
     to_onnx(model, {"a": a, "b": b}, "fused", path, half=False)
     return model, path
 
 
-@pytest.fixture(scope="module")
-def tiled(tmp_path_factory):
+@pytest.fixture(scope="module", params=["code", "product"])
+def tiled(request, tmp_path_factory):
     """A network as short as possible, and its graphs of both passes."""
     torch.manual_seed(0)
-    model = lively(extract_depth=1, fusion_depths=(1,), operations=("add", "mul"))
+    model = lively(PROFILES[request.param], extract_depth=1, fusion_depths=(1,), operations=("add", "mul"))
     folder = tmp_path_factory.mktemp("tita")
     sums, given = folder / "sums.onnx", folder / "given.onnx"
     a, b = pair(2, 1, 138, 202)

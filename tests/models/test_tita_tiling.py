@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.tita import ABLATIONS, TITA, TITAConfig, fuse_tiled
+from models.tita import ABLATIONS, PROFILES, TITA, TITAConfig, fuse_tiled
 from models.tita.tiling import exact_halo, mean_features, spans
 from tests.models.tiny_tita import lively, pair, small
 
@@ -37,6 +37,7 @@ def test_how_far_a_pixel_of_the_published_network_looks():
     assert exact_halo(TITAConfig()) == 72
     assert exact_halo(TITAConfig(), features=True) == 56
     assert {exact_halo(config) for config in ABLATIONS.values()} == {72}
+    assert exact_halo(PROFILES["product"]) == 144
 
 
 @pytest.mark.parametrize("row", ["full", "sf"])
@@ -52,13 +53,17 @@ def test_a_pixel_looks_no_farther_than_its_halo(row):
     assert halo - 16 < seen <= halo < border
 
 
-@pytest.mark.parametrize("row", ["full", "no-dw", "ti"])
+FORMS = {**ABLATIONS, **PROFILES}
+
+
+@pytest.mark.parametrize("form", ["full", "no-dw", "ti", "product"])
 @torch.no_grad()
-def test_tiles_equal_the_whole(row):
-    model = lively(ABLATIONS[row])
-    a, b = pair(2, 1, 133, 189)
+def test_tiles_equal_the_whole(form):
+    model = lively(FORMS[form])
+    fold = model.config.fold
+    a, b = pair(2, 1, 133 * fold, 189 * fold)
     a[..., :80] *= 0.2  # tiles with other means than the whole
-    whole, tiled = model(a, b), fuse_tiled(model, a, b, tile=96)
+    whole, tiled = model(a, b), fuse_tiled(model, a, b, tile=96 * fold)
     torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
     assert whole.std() > 0.05
 
