@@ -60,6 +60,7 @@ class TITATrainer(Trainer):
         self.model, self.optimizer = self.fabric.setup(Unclamped(self.module), optimizer)
         self.average: TITA = deepcopy(self.module).requires_grad_(False)
         self.weighting = make_weighting(recipe.weighting, self.sampler.names, self.fabric.device, self._mean)
+        self._angles: dict[str, float] = {}
         self.ready()
 
     @property
@@ -110,8 +111,7 @@ class TITATrainer(Trainer):
             **self._by_task("loss", losses),
             **self._by_task("weight", self.weighting.weights),
         }
-        if self._angles_due():
-            values |= self._angles(losses)
+        self._angles = self._measure_angles(losses) if self._angles_due() else {}
         self.optimizer.zero_grad(set_to_none=True)
         with self.clock.part("backward"):
             self.fabric.backward(objective)
@@ -142,11 +142,15 @@ class TITATrainer(Trainer):
         every = self.recipe.validation.angles_every
         return every > 0 and self.step % every == 0 and len(self.sampler.names) > 1
 
-    def _angles(self, losses: Tensor) -> dict[str, Tensor]:
+    def _measure_angles(self, losses: Tensor) -> dict[str, float]:
         """Angle in degrees between the gradients of each two tasks."""
-        angles = gradient_angles(list(losses), self.module.parameters())
+        angles = gradient_angles(list(losses), self.module.parameters()).tolist()
         names = self.sampler.names
-        return {f"angle/{names[i]}/{names[j]}": angles[i, j] for i, j in combinations(range(len(names)), 2)}
+        return {f"angle/{names[i]}/{names[j]}": angles[i][j] for i, j in combinations(range(len(names)), 2)}
+
+    def measurements(self) -> dict[str, float]:
+        """Angles between the gradients of the tasks, if the last step measured them."""
+        return self._angles
 
     def _by_task(self, what: str, values: Tensor) -> dict[str, Tensor]:
         return {f"{what}/{name}": value for name, value in zip(self.sampler.names, values, strict=True)}

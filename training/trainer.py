@@ -86,6 +86,10 @@ class Trainer(ABC):
     def train_step(self) -> dict[str, Tensor]:
         """One optimiser step; returns the loss and its terms."""
 
+    def measurements(self) -> dict[str, float]:
+        """What the last step measured beside its losses; recorded as it is, where losses are smoothed."""
+        return {}
+
     @abstractmethod
     def validate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Scores of the averaged model and pictures (H, W) in [0, 1], by name."""
@@ -257,6 +261,8 @@ class Trainer(ABC):
             while self.step < self.steps:
                 values = self.train_step()
                 run.record(self.step, values)
+                if measured := self.measurements():
+                    run.write(self.step, measured)
                 self.step += 1
                 stop = self._anyone(run.stop_requested)
                 due = self.step % self.validate_every == 0 or self.step == self.steps
