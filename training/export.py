@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import tempfile
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
 from models.token_fusion import TokenFusionModel
+from training.bundle import file_record, new_bundle, training_record, write_card
 from training.card_text import CardText, load_card_text
 from training.data.images import DataError
+from training.export_tita import export_tita
 from training.graphs import OPSET, graph_spec, is_half, parity, round_weights, write_weights
 from training.macs import count_macs
 from training.record import run_records
@@ -21,42 +21,6 @@ from training.titok_ste import load_trained
 from training.tokenizer_files import load_tokenizer
 
 Storage = Literal["float16", "float32"]
-
-
-def file_record(path: Path) -> dict[str, Any]:
-    """Checksum and size of a file."""
-    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
-
-
-def data_names(state: dict[str, Any]) -> dict[str, str]:
-    """Name of each data folder of a run for the card: both folders where the images belong to pairs."""
-    if state["kind"] != "tokenizer":
-        return {name: name for name in state["data"]}
-    folders = json.loads(state["recipe"])["train"]
-    return {f["path"]: f"{f['path']} + {f['partner']}" if f["partner"] else f["path"] for f in folders}
-
-
-def training_record(text: CardText, folder: Path, state: dict[str, Any], use: str) -> dict[str, list[dict[str, Any]]]:
-    """The card's training section for one run and those that it started from, from its checkpoint.
-
-    Args:
-        text: Terms of the data.
-        folder: Run folder.
-        state: The checkpoint.
-        use: ``tokenizer`` or ``fusion``.
-    """
-    names = data_names(state)
-    data = [
-        {
-            "name": names[name],
-            "count": count,
-            "unit": "images" if state["kind"] == "tokenizer" else "pairs",
-            "use": use,
-            "licence": text.data_licences.get(name.split(" + ")[0].rpartition("/")[0], "not stated"),
-        }
-        for name, count in state["data"].items()
-    ]
-    return {"data": data, "runs": run_records(folder, state["kind"])}
 
 
 def tokenizer_record(folder: Path, text: CardText) -> dict[str, list[dict[str, Any]]]:
@@ -98,9 +62,7 @@ def export(
     model, state = load_trained(fusion_run, tokenizer, checkpoint=checkpoint)
     half = storage == "float16"
     extra = {"float16_storage_change": round_weights(model)} if half else {}
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as name:
-        made = Path(name)  # a bundle that is there already stays whole until the new one has passed
+    with new_bundle(folder) as made:
         write_weights(model, made, half=half and is_half(tokenizer), fixed=fixed_strength)
         (made / "slots.json").write_text(json.dumps(json.loads(state["slots"]), indent=1) + "\n")
         training = {
@@ -111,11 +73,7 @@ def export(
                 strict=True,
             )
         }
-        card = make_card(model, text, made, training, fixed=fixed_strength, extra=extra)
-        (made / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-        for path in made.iterdir():
-            path.chmod(0o644)  # safetensors writes files that only their owner may read
-            path.replace(folder / path.name)
+        write_card(make_card(model, text, made, training, fixed=fixed_strength, extra=extra), made)
 
 
 def make_card(
@@ -162,7 +120,7 @@ def make_card(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training export``."""
-    parser.add_argument("--tokenizer", type=Path, required=True, help="run folder of the tokenizer, or a bundle")
+    parser.add_argument("--tokenizer", type=Path, help="run folder of the tokenizer, or a bundle; TITA has none")
     parser.add_argument("--run", type=Path, required=True, help="run folder of the fusion network")
     parser.add_argument("--card", default="titok-ste-lite", help="card text: name or .yaml path")
     parser.add_argument("--storage", choices=("float16", "float32"), default="float16", help="of the weights")
@@ -174,17 +132,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Export, check parity and print the bundle's files."""
     text = load_card_text(args.card)
+    checkpoint = f"{args.checkpoint}.pt"
+    tita = load_checkpoint(args.run / checkpoint).get("kind") == "tita"
+    _check_options(args, tita=tita)
     try:
-        export(
-            args.tokenizer,
-            args.run,
-            text,
-            args.out,
-            storage=args.storage,
-            checkpoint=f"{args.checkpoint}.pt",
-            fixed_strength=args.fixed_strength,
-        )
+        if tita:
+            export_tita(args.run, text, args.out, half=args.storage == "float16", checkpoint=checkpoint)
+        else:
+            export(
+                args.tokenizer,
+                args.run,
+                text,
+                args.out,
+                storage=args.storage,
+                checkpoint=checkpoint,
+                fixed_strength=args.fixed_strength,
+            )
     except RuntimeError as error:
         raise DataError(str(error)) from error
     for path in sorted(args.out.iterdir()):
         print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
+
+
+def _check_options(args: argparse.Namespace, *, tita: bool) -> None:
+    """Refuse options that do not belong to the kind of run."""
+    if tita and (args.tokenizer or args.fixed_strength):
+        raise DataError(f"{args.run} is a tita run, which has no tokens: leave out --tokenizer and --fixed-strength")
+    if not tita and args.tokenizer is None:
+        raise DataError(f"{args.run} needs its tokenizer: give --tokenizer, its run folder or a bundle")

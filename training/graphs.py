@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,23 @@ class FuseAtDefault(nn.Module):
         return self.model.fuse(a, b, code_a, code_b, edit)
 
 
-def example_inputs(model: TokenFusionModel, size: tuple[int, int, int], seed: int = 0) -> dict[str, Tensor]:
-    """Inputs of ``fuse`` for a batch, height and width; every tensor distinct.
-
-    One tensor passed under two names would be exported as one input, and the other name ignored.
-    """
+def drawn_pair(size: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor, torch.Generator]:
+    """Two smooth noisy images (N, 1, H, W) for a batch, height and width, and the generator that drew them."""
     N, H, W = size
     generator = torch.Generator().manual_seed(seed)
     smooth = torch.rand(2 * N, 1, 9, 9, generator=generator)
     images = nn.functional.interpolate(smooth, size=(H, W), mode="bicubic", align_corners=False)
     images = (images + 0.1 * torch.rand(2 * N, 1, H, W, generator=generator)).clamp(0, 1)
-    a, b = images[:N].clone(), images[N:].clone()
-    edit = 2.0 * torch.rand(N, len(model.slots), generator=generator)
+    return images[:N].clone(), images[N:].clone(), generator
+
+
+def example_inputs(model: TokenFusionModel, size: tuple[int, int, int], seed: int = 0) -> dict[str, Tensor]:
+    """Inputs of ``fuse`` for a batch, height and width; every tensor distinct.
+
+    One tensor passed under two names would be exported as one input, and the other name ignored.
+    """
+    a, b, generator = drawn_pair(size, seed)
+    edit = 2.0 * torch.rand(size[0], len(model.slots), generator=generator)
     return {"a": a, "b": b, "code_a": model.encode(a), "code_b": model.encode(b), "edit": edit}
 
 
@@ -102,20 +108,31 @@ def store_half(graph: onnx.ModelProto) -> None:
 
 @torch.no_grad()
 def round_weights(model: TokenFusionModel) -> float:
-    """Round the network's weights to float16 values, in place; they stay float32.
+    """Round the network's weights to float16 values, in place; they stay float32. See ``round_to_half``."""
+    inputs = example_inputs(model, _EXAMPLE)
+    before = model.fuse(**inputs)
+    model.ste.delta.mul_(0.999)  # rounded up, it would exceed its bound, and the largest strength fall below 2
+    return round_to_half(model, before, lambda: model.fuse(**inputs))
+
+
+@torch.no_grad()
+def round_to_half(model: nn.Module, before: Tensor, fuse: Callable[[], Tensor]) -> float:
+    """Round all weights to float16 values, in place; they stay float32.
+
+    Args:
+        model: The network.
+        before: What ``fuse`` gave with the weights of the run.
+        fuse: Fuses a drawn pair.
 
     Returns:
-        The largest change of a fused image that this makes, on a drawn pair; the tokenizer is left alone.
+        The largest change of a fused image that this makes; a tokenizer is half precision already.
 
     Raises:
         RuntimeError: It exceeds half a grey level: export with ``--storage float32`` then.
     """
-    inputs = example_inputs(model, _EXAMPLE)
-    before = model.fuse(**inputs)
-    model.ste.delta.mul_(0.999)  # rounded up, it would exceed its bound, and the largest strength fall below 2
     for weight in model.parameters():
         weight.copy_(weight.half().float())
-    change = float((model.fuse(**inputs) - before).abs().max())
+    change = float((fuse() - before).abs().max())
     if not change <= HALF_LIMIT:  # a weight beyond float16's range makes it NaN
         raise RuntimeError(f"float16 storage changes a pixel by {change:.2g}: export with --storage float32")
     return change
@@ -176,11 +193,19 @@ def parity(model: TokenFusionModel, folder: Path, *, fixed: bool = False) -> dic
         report[f"fusion {label}"] = float(np.abs(fusion.run(None, arrays)[0] - expected).max())
         code = encoder.run(None, {"image": arrays["a"]})[0]
         report |= code_parity(code, arrays["code_a"], label)
-    differences = {name: value for name, value in report.items() if not name.startswith("other codes")}
-    worst = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
-    if not report[worst] <= PARITY_LIMIT:  # NaN is no agreement
-        raise RuntimeError(f"ONNX and PyTorch differ by {report[worst]:.2g} ({worst}), limit {PARITY_LIMIT}")
+    check_parity({name: value for name, value in report.items() if not name.startswith("other codes")})
     return report
+
+
+def check_parity(differences: Mapping[str, float]) -> None:
+    """Refuse a graph that differs from PyTorch by more than 1e-4 anywhere.
+
+    Raises:
+        RuntimeError: The message names the worst case.
+    """
+    worst = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
+    if not differences[worst] <= PARITY_LIMIT:  # NaN is no agreement
+        raise RuntimeError(f"ONNX and PyTorch differ by {differences[worst]:.2g} ({worst}), limit {PARITY_LIMIT}")
 
 
 def code_parity(code: NDArray[np.float32], expected: NDArray[np.float32], label: str) -> dict[str, float]:
@@ -227,7 +252,11 @@ def write_weights(model: TokenFusionModel, folder: Path, *, half: bool, fixed: b
     if fixed:
         del inputs["edit"]
     to_onnx(FuseAtDefault(model) if fixed else Fuse(model), inputs, "fused", folder / "fusion.onnx", half=half)
-    dtype = torch.float16 if half else torch.float32
     for name, part in (("fusion", model), ("tokenizer", model.tokenizer)):
-        weights = {key: value.to(dtype).contiguous() for key, value in part.state_dict().items()}
-        save_file(weights, str(folder / f"{name}.safetensors"))
+        save_weights(part.state_dict(), folder / f"{name}.safetensors", half=half)
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path, *, half: bool) -> None:
+    """Write the weights of a network as safetensors."""
+    dtype = torch.float16 if half else torch.float32
+    save_file({key: value.to(dtype).contiguous() for key, value in weights.items()}, str(path))

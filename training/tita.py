@@ -89,10 +89,15 @@ class TITATrainer(Trainer):
         """Take back the state of the weighting."""
         self.weighting.load_state_dict(state["weighting"])
 
-    def losses(self, batches: Mapping[str, TaskBatch]) -> Tensor:
-        """Loss of every task with the network as it is, (M,), by one forward pass over all crops."""
+    def losses(self, batches: Mapping[str, TaskBatch], model: nn.Module | None = None) -> Tensor:
+        """Loss of every task with the network as it is, (M,), by one forward pass over all crops.
+
+        Args:
+            batches: By task.
+            model: What to call instead of the network as Fabric wraps it.
+        """
         a, b = (torch.cat([getattr(batch, name) for batch in batches.values()]) for name in ("a", "b"))
-        fused = self.model(a, b).split(self.recipe.sampling.batch)
+        fused = (model or self.model)(a, b).split(self.recipe.sampling.batch)
         tasks = zip(batches.values(), fused, self.recipe.tasks, strict=True)
         return torch.stack([task_loss(batch, image, task.objective) for batch, image, task in tasks])
 
@@ -111,7 +116,7 @@ class TITATrainer(Trainer):
             **self._by_task("loss", losses),
             **self._by_task("weight", self.weighting.weights),
         }
-        self._angles = self._measure_angles(losses) if self._angles_due() else {}
+        self._angles = self._measure_angles(batches, drawn) if self._angles_due() else {}
         self.optimizer.zero_grad(set_to_none=True)
         with self.clock.part("backward"):
             self.fabric.backward(objective)
@@ -142,8 +147,11 @@ class TITATrainer(Trainer):
         every = self.recipe.validation.angles_every
         return every > 0 and self.step % every == 0 and len(self.sampler.names) > 1
 
-    def _measure_angles(self, losses: Tensor) -> dict[str, float]:
+    def _measure_angles(self, batches: Mapping[str, TaskBatch], drawn: Mapping[str, Any]) -> dict[str, float]:
         """Angle in degrees between the gradients of each two tasks."""
+        # Fabric refuses gradients that it does not take itself, so this is a forward pass of its own
+        with replayed(drawn), self.fabric.autocast():
+            losses = self.losses(batches, Unclamped(self.module))
         angles = gradient_angles(list(losses), self.module.parameters()).tolist()
         names = self.sampler.names
         return {f"angle/{names[i]}/{names[j]}": angles[i][j] for i, j in combinations(range(len(names)), 2)}

@@ -54,6 +54,9 @@ class TITA(FusionModel):
         self.rebuild_norm = nn.LayerNorm(D)
         self.output = make_output(config)
         last = nn.Conv2d(D // 4, self.output.maps * config.fold**2, 3, padding=1)
+        if config.output == "blend":  # which begins as a useful one: the network learns what to change
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.head = nn.Sequential(*_conv(D, D // 2), *_conv(D // 2, D // 4), last, nn.PixelShuffle(config.fold))
 
     def encode(self, image: Tensor) -> Tensor:

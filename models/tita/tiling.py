@@ -17,6 +17,7 @@ from torch import Tensor
 from models.base import check_sources
 from models.tita.config import TITAConfig
 from models.tita.network import TITA
+from models.tita.output import LOCAL_REACH
 
 _SHALLOW_CONVS, _HEAD_CONVS = 2, 3
 
@@ -69,7 +70,8 @@ def exact_halo(config: TITAConfig, *, features: bool = False) -> int:
     for depth in reversed(config.fusion_depths):
         reach = _through(reach, depth, config.window)
     tokens = _ceil(_through(reach, config.extract_depth, config.window) + _SHALLOW_CONVS, config.window)
-    return tokens * config.fold
+    pixels = tokens * config.fold
+    return pixels if features or config.output == "image" else max(pixels, _ceil(LOCAL_REACH, config.multiple))
 
 
 def _through(reach: int, depth: int, window: int) -> int:

@@ -52,7 +52,7 @@ def test_every_row_has_the_published_size(row):
 def test_sizes_of_the_profiles():
     with torch.device("meta"):
         sizes = {name: count(TITA(config)) for name, config in PROFILES.items()}
-    assert sizes == {"code": 1_377_475, "paper": 1_377_475, "product": 1_379_781}
+    assert sizes == {"code": 1_377_475, "paper": 1_377_475, "product": 1_388_369}
 
 
 def test_parameters_part_by_part():
@@ -241,22 +241,34 @@ def test_built_by_name_without_a_tokenizer(name, config):
     assert model.config == config
 
 
-def test_a_network_whose_maps_are_zero_blends_evenly():
-    model = lively(PROFILES["product"])
-    for parameter in model.head[4].parameters():
-        torch.nn.init.zeros_(parameter)
-    a, b = pair(2, 1, 48, 64)
-    assert torch.allclose(model(a, b), (a + b) / 2, atol=1e-6)
-
-
-def test_a_blend_chooses_and_adds_contrast():
-    a, b = torch.tensor([[[[0.9]]]]), torch.tensor([[[[0.4]]]])
+def blend(choice, trust, gain, rest, a, b):
+    """A blend by the same maps everywhere."""
     output = BlendOutput()
-    of = lambda *maps: output(torch.tensor(maps).reshape(1, 3, 1, 1), a, b).item()  # noqa: E731
-    assert of(20.0, 0.0, 0.0) == pytest.approx(0.9)
-    assert of(-20.0, 0.0, 0.0) == pytest.approx(0.4)
-    assert of(20.0, 1.0, 0.0) == pytest.approx(0.9 + 0.4 - 0.5)
-    assert of(0.0, 1.0, 0.1) == pytest.approx(0.9 + 0.4 - 0.5 + 0.1)
+    torch.nn.init.zeros_(output.local[-1].bias)
+    maps = torch.tensor([choice, trust, gain, rest]).reshape(1, 4, 1, 1).expand(*a.shape[:1], 4, *a.shape[2:])
+    return output(maps, a, b)
+
+
+@torch.no_grad()
+def test_maps_say_how_the_sources_are_blended():
+    a, b = pair(1, 1, 40, 40)
+    close = lambda fused, expected: torch.testing.assert_close(fused, expected, atol=1e-5, rtol=0)  # noqa: E731
+    close(blend(30.0, 0.0, 0.0, 0.0, a, b), a)
+    close(blend(-30.0, 0.0, 0.0, 0.0, a, b), b)
+    close(blend(0.0, 0.0, 0.0, 0.1, a, b), (a + b) / 2 + 0.1)
+    close(blend(30.0, 0.0, 1.0, 0.0, a, b), a + b - 0.5)
+    close(blend(0.0, 0.0, 1.0, 0.0, a, b), a + b - 0.5)
+
+
+@torch.no_grad()
+def test_an_untrained_blend_takes_the_sharper_source():
+    scene = torch.rand(1, 1, 64, 64)
+    blurred = torch.nn.functional.avg_pool2d(scene, 5, stride=1, padding=2)
+    left = torch.arange(64) < 32
+    a, b = torch.where(left, scene, blurred), torch.where(left, blurred, scene)
+    fused = BlendOutput()(torch.zeros(1, 4, 64, 64), a, b)
+    assert (fused - scene)[..., :24].abs().max() < 0.01
+    assert (fused - scene)[..., 40:].abs().max() < 0.01
 
 
 @torch.no_grad()

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import PROFILES
+from models.registry import PROFILES, TITA_CONFIGS
 from models.tokenizer import TOKENIZERS
 from training.card_text import load_card_text
 from training.config import OptimConfig, Strict, load_recipe
 from training.data.images import DataError
+from training.tita_recipe import TITARecipe
 from training.titok_ste import learning_rate
 from training.titok_ste_recipe import FusionRecipe
 from training.tokenizer import TokenizerRecipe
@@ -22,13 +23,16 @@ CARDS = sorted(Path(str(entry)).stem for entry in (resources.files("training") /
 def test_recipe_is_valid_and_names_an_existing_model(name):
     if name.startswith("t32"):
         assert load_recipe(name, TokenizerRecipe).tokenizer in TOKENIZERS
+    elif name.startswith("tita"):
+        assert load_recipe(name, TITARecipe).profile in TITA_CONFIGS
     else:
         assert load_recipe(name, FusionRecipe).profile in PROFILES
 
 
 @pytest.mark.parametrize("name", CARDS)
 def test_card_text_explains_every_slot(name):
-    assert {"sharpen", "smooth"} <= load_card_text(name).slots.keys()
+    slots = load_card_text(name).slots.keys()
+    assert {"sharpen", "smooth"} <= slots if name.startswith("titok") else not slots
 
 
 def test_paper_recipe_halves_its_rate_every_twenty_epochs():
