@@ -101,6 +101,19 @@ def mertens(a: Real, b: Real) -> Array:
     return fused
 
 
+def first_source(a: Real, b: Real) -> Real:
+    """``a`` as it is."""
+    return a
+
+
+def second_source(a: Real, b: Real) -> Real:
+    """``b`` as it is."""
+    return b
+
+
+SOURCES: dict[str, Method] = {"image a": first_source, "image b": second_source}
+"""Doing nothing, by name: where the truth is known, fusion must come closer to it than either source."""
+
 BASELINES: dict[str, Method] = {
     "average": average,
     "maximum": maximum,

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from training.data.images import DataError
-from training.evaluation.baselines import TASKS, baselines_for
+from training.evaluation.baselines import SOURCES, TASKS, baselines_for
 from training.evaluation.controls import controls_of
 from training.evaluation.groups import read_groups
 from training.evaluation.markdown import means_table
 from training.evaluation.methods import evaluate_methods
-from training.evaluation.metrics import DEFAULT, METRICS, RANKED
+from training.evaluation.metrics import DEFAULT, METRICS, RANKED, TRUTH_METRICS
 from training.evaluation.page import PairPictures
 from training.evaluation.pairs import Pair, load_pairs
 from training.evaluation.report import card_entry, write_json, write_report
@@ -46,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--a", default="visible", help="sub-folder of the first images (default: visible)")
     data.add_argument("--b", default="infrared", help="sub-folder of the second images (default: infrared)")
+    data.add_argument(
+        "--truth",
+        metavar="SUBFOLDER",
+        help="sub-folder of what fusion should give, as `synthesise` writes it (truth): measure "
+        f"{' and '.join(TRUTH_METRICS)} of every method, and of both sources as {' and '.join(SOURCES)}",
+    )
     data.add_argument("--size", default="native", help="native, or a side such as 256 to squash both images to")
     data.add_argument("--limit", type=int, metavar="N", help="only the first N pairs")
     data.add_argument("--groups", type=Path, metavar="FILE.csv", help="columns name,group: mean ranks per group too")
@@ -136,17 +142,18 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    metrics, ranked_by = choose_metrics(args.metrics, args.rank_by)
+    metrics, ranked_by = choose_metrics(args.metrics, args.rank_by, truth=args.truth is not None)
     side = parse_size(args.size)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # now, so that a bad folder costs no evaluation
     bundles = name_bundles([Bundle(folder, threads=args.threads) for folder in args.bundle])
     task = args.baselines or (TASKS[0] if args.write_card else None)
     baselines = baselines_for(task) if task else {}
-    methods = choose_methods(bundles, args.fused, baselines)
-    pairs = load_pairs(args.data, args.a, args.b, size=side, limit=args.limit)
+    sources = SOURCES if args.truth is not None else {}
+    methods = choose_methods(bundles, args.fused, {**baselines, **sources})
+    pairs = load_pairs(args.data, args.a, args.b, truth=args.truth, size=side, limit=args.limit)
     models = _add_controls(methods, bundles, pairs) if args.controls else {}
-    references = choose_references(args.reference, bundles, list(methods), baselines)
+    references = choose_references(args.reference, bundles, list(methods), [*baselines, *sources])
     groups = read_groups(args.groups, [pair.name for pair in pairs]) if args.groups else {}
     keeper = Keeper(
         methods,
@@ -163,7 +170,7 @@ def _run(args: argparse.Namespace) -> None:
         _write(args, report, pairs, keeper)
     studies = _study_bundles(pairs, bundles, args.out) if args.strength_study else {}
     if args.write_card:
-        _write_cards(report, bundles, list(baselines), studies)
+        _write_cards(report, bundles, list(baselines), list(sources), studies)
 
 
 def _add_controls(
@@ -190,10 +197,14 @@ def _write(args: argparse.Namespace, report: Report, pairs: Sequence[Pair], keep
 
 
 def _write_cards(
-    report: Report, bundles: Mapping[str, Bundle], baselines: Sequence[str], studies: Mapping[str, Any]
+    report: Report,
+    bundles: Mapping[str, Bundle],
+    baselines: Sequence[str],
+    sources: Sequence[str],
+    studies: Mapping[str, Any],
 ) -> None:
     for name, bundle in bundles.items():
-        entry = card_entry(report, [name, *baselines], own=name, called=bundle.name)
+        entry = card_entry(report, [name, *baselines], own=name, called=bundle.name, beside=sources)
         study = {"strength": studies[name]} if name in studies else {}
         write_evaluation(bundle.folder, {**entry, **study})
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from training.data.images import DataError
-from training.evaluation.metrics import Metric, find_metrics
+from training.evaluation.metrics import AnyMetric, TruthMetric, find_metrics
 from training.evaluation.metrics.common import Triple, check_triple
 from training.evaluation.pairs import Grey, Pair
 
@@ -39,19 +39,26 @@ def measure_pair(metrics: Sequence[str], fused: FusedPair) -> dict[str, list[flo
     """
     values: dict[str, list[float]] = {}
     for name, image in fused.images.items():
+        where = f"{name} on {fused.pair.name!r}"
         try:
             triple = check_triple(fused.pair.a, fused.pair.b, image)
         except ValueError as error:
-            raise DataError(f"{name} on {fused.pair.name!r}: {error}") from error
-        values[name] = [_value(metric, triple, f"{name} on {fused.pair.name!r}") for metric in find_metrics(metrics)]
+            raise DataError(f"{where}: {error}") from error
+        values[name] = [_value(metric, triple, fused.pair.truth, where) for metric in find_metrics(metrics)]
     return values
 
 
-def _value(metric: Metric, triple: Triple, where: str) -> float:
+def _value(metric: AnyMetric, triple: Triple, truth: Grey | None, where: str) -> float:
+    cure = f"leave {metric.name} out with --metrics"
     try:
-        return metric.function(triple)
+        if not isinstance(metric, TruthMetric):
+            return metric.function(triple)
+        cure = "evaluate without --truth"
+        if truth is None:
+            raise ValueError(f"{metric.name} needs the truth of the pair")
+        return metric(truth, triple.f)
     except ValueError as error:
-        raise DataError(f"{where}: {error}; leave {metric.name} out with --metrics") from error
+        raise DataError(f"{where}: {error}; {cure}") from error
 
 
 def in_order(function: Callable[[Task], Answer], tasks: Iterable[Task], jobs: int) -> Generator[Answer, None, None]:

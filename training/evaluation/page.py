@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from training.evaluation import wording
-from training.evaluation.metrics import METRICS
+from training.evaluation.baselines import SOURCES
+from training.evaluation.metrics import ALL_METRICS
 from training.evaluation.pairs import Pair
 from training.evaluation.plots import means_plot, pairs_plot
 from training.evaluation.sheet import thumbnail
@@ -55,7 +56,7 @@ def to_html(report: Report, pictures: PairPictures) -> str:
         is_ranked=lambda column: column == RANK or column in report.ranked_by,
         deviations=report.results.deviations(),
         best={column: wording.best_of(report.table[column], column) for column in report.columns},
-        texts={RANK: "mean rank, 1 is best", **{name: METRICS[name].text for name in report.results.metrics}},
+        texts={RANK: "mean rank, 1 is best", **{name: ALL_METRICS[name].text for name in report.results.metrics}},
         several=several,
         means_plot=Markup(means_plot(report)),  # safe as it is: matplotlib escapes the names of methods
         pairs_plot=Markup(pairs_plot(report)) if several else "",
@@ -64,9 +65,13 @@ def to_html(report: Report, pictures: PairPictures) -> str:
 
 
 def _compared(report: Report) -> list[str]:
-    """The methods shown in pictures: the reference, other references, then the best of the rest, controls last."""
+    """The methods shown in pictures: the reference, other references, then the best of the rest, controls last.
+
+    The sources are shown in any case, and not once more as methods.
+    """
     first = [report.reference, *report.references[1:]]
-    rest = sorted((name for name in report.by_rank if name not in first), key=lambda name: name in report.controls)
+    others = [name for name in report.by_rank if name not in first and name not in SOURCES]
+    rest = sorted(others, key=lambda name: name in report.controls)
     return [*first, *rest][: _OTHERS + 1]
 
 
@@ -77,8 +82,9 @@ def _entries(report: Report, pictures: PairPictures) -> list[dict[str, Any]]:
     values = report.results.values
     for place, row in enumerate(report.worst_first[: pictures.shown], start=1):
         pair = pictures.pairs[row]
-        sources = zip(pictures.labels, (pair.a, pair.b), strict=True)
-        images = [(label, thumbnail(image)) for label, image in sources]
+        images = [(label, thumbnail(image)) for label, image in zip(pictures.labels, (pair.a, pair.b), strict=True)]
+        if pair.truth is not None:
+            images.append(("truth", thumbnail(pair.truth)))
         images += [(name, pictures.thumbnails[name, pair.name]) for name in names]
         cells = {RANK: {name: ranks[row] for name, ranks in report.pair_ranks.items()}}
         cells |= {m: {name: table[m][row] for name, table in values.items()} for m in report.results.metrics}

@@ -10,7 +10,7 @@ from typing import Any
 
 from training.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, Interval
 from training.evaluation.markdown import to_markdown
-from training.evaluation.metrics import METRICS
+from training.evaluation.metrics import ALL_METRICS
 from training.evaluation.page import PairPictures, to_html
 from training.evaluation.rank import mean_rank
 from training.evaluation.summary import RANK, Difference, Report, is_rising
@@ -27,7 +27,7 @@ def to_json(report: Report) -> Json:
         "ranked_by": list(report.ranked_by),
         "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
         "metrics": {
-            m: {"better": "higher" if is_rising(m) else "lower", "text": METRICS[m].text}
+            m: {"better": "higher" if is_rising(m) else "lower", "text": ALL_METRICS[m].text}
             for m in report.results.metrics
         },
         "controls": dict(report.controls),
@@ -73,7 +73,14 @@ def _differences_json(columns: Mapping[str, Difference]) -> Json:
     }
 
 
-def card_entry(report: Report, methods: Iterable[str], *, own: str | None = None, called: str | None = None) -> Json:
+def card_entry(
+    report: Report,
+    methods: Iterable[str],
+    *,
+    own: str | None = None,
+    called: str | None = None,
+    beside: Iterable[str] = (),
+) -> Json:
     """The entry for a card's ``evaluation`` list, of some of the methods, ranked among these.
 
     A mean that is not defined is left out. Numbers are rounded to four decimals.
@@ -83,16 +90,19 @@ def card_entry(report: Report, methods: Iterable[str], *, own: str | None = None
         methods: Names of the methods.
         own: The card's model among them, whose intervals are kept as well.
         called: Its name in the card, where that is another than in the report.
+        beside: Methods whose means are kept, but which are not ranked: the sources.
     """
-    chosen = set(methods)
+    chosen, unranked = set(methods), set(beside)
     names = {own: called} if own and called else {}
-    means = {names.get(name, name): table for name, table in report.results.means().items() if name in chosen}
+    kept = {name: table for name, table in report.results.means().items() if name in chosen | unranked}
+    means = {names.get(name, name): table for name, table in kept.items()}
+    ranked = {name: table for name, table in means.items() if name not in unranked}
     entry: Json = {
         "dataset": report.dataset,
         "pairs": len(report.results.pairs),
         "size": report.size,
         "ranked_by": list(report.ranked_by),
-        "mean_rank": {name: round(rank, 4) for name, rank in mean_rank(means, report.ranked_by).items()},
+        "mean_rank": {name: round(rank, 4) for name, rank in mean_rank(ranked, report.ranked_by).items()},
         "metrics": {
             name: {metric: round(value, 4) for metric, value in table.items() if math.isfinite(value)}
             for name, table in means.items()

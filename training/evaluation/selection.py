@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.data.images import DataError
 from training.evaluation.methods import FusedFolder, Method, PairMethod
-from training.evaluation.metrics import METRICS, RANKED, find_metrics
+from training.evaluation.metrics import METRICS, RANKED, TRUTH_METRICS, find_metrics
 from training.evaluation.runner import Bundle
 
 AnyMethod = Method | PairMethod
@@ -26,22 +26,30 @@ def parse_size(text: str) -> int | None:
     return int(text)
 
 
-def choose_metrics(names: Sequence[str], rank_by: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def choose_metrics(
+    names: Sequence[str], rank_by: Sequence[str] | None, *, truth: bool = False
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Metrics to measure, and those that count for the mean rank.
 
     Args:
         names: Metrics, or ``all`` alone.
         rank_by: Metrics that count, measured in any case; None takes those of ``RANKED`` among the names, or all
             names where there is none.
+        truth: Whether the truth is known; what is measured against it then comes first, asked for or not.
 
     Raises:
         ValueError: There is no metric of a name.
+        DataError: A metric needs the truth, which is not known.
     """
     if list(names) == ["all"]:
         names = list(METRICS)
-    measured = tuple(dict.fromkeys([*names, *(rank_by or ())]))
-    find_metrics(measured)
-    implied = tuple(name for name in RANKED if name in measured) or measured
+    asked = tuple(dict.fromkeys([*names, *(rank_by or ())]))
+    find_metrics(asked)
+    needy = [name for name in asked if name in TRUTH_METRICS]
+    if needy and not truth:
+        raise DataError(f"{needy[0]} needs the truth of every pair: give its sub-folder with --truth")
+    implied = tuple(name for name in RANKED if name in asked) or asked
+    measured = tuple(dict.fromkeys([*TRUTH_METRICS, *asked])) if truth else asked
     return measured, tuple(dict.fromkeys(rank_by)) if rank_by else implied
 
 

@@ -38,7 +38,7 @@ class Keeper:
     def __init__(
         self, methods: Iterable[str], sheet: Sequence[Pair], *, thumbnails: bool, save_to: Path | None
     ) -> None:
-        self.rows: dict[str, dict[str, Grey]] = {p.name: {f"{p.name} a": p.a, "b": p.b} for p in sheet}
+        self.rows: dict[str, dict[str, Grey]] = {p.name: _known(p) for p in sheet}
         self.thumbnails: dict[tuple[str, str], bytes] = {}
         self._thumbnails = thumbnails
         self._folders = {name: save_to / file_name(name) for name in methods} if save_to else {}
@@ -54,6 +54,11 @@ class Keeper:
         if method in self._folders:
             self._folders[method].mkdir(parents=True, exist_ok=True)
             Image.fromarray(fused).save(self._folders[method] / f"{pair.name}.png")
+
+
+def _known(pair: Pair) -> dict[str, Grey]:
+    truth = {} if pair.truth is None else {"truth": pair.truth}
+    return {f"{pair.name} a": pair.a, "b": pair.b, **truth}
 
 
 def file_name(method: str) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from training.evaluation.bootstrap import Array, Interval, Resamples
-from training.evaluation.metrics import METRICS, RANKED
+from training.evaluation.metrics import ALL_METRICS, RANKED
 from training.evaluation.rank import rank_with_controls
 from training.evaluation.results import Results
 
@@ -20,7 +20,7 @@ RANK = "rank"
 
 def is_rising(column: str) -> bool:
     """Whether more is better in a column: a metric's name, or a rank or an error, where less is."""
-    return column in METRICS and METRICS[column].higher_is_better
+    return column in ALL_METRICS and ALL_METRICS[column].higher_is_better
 
 
 @dataclass(frozen=True)

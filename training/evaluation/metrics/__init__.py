@@ -1,4 +1,7 @@
-"""The registry of fusion metrics: ``METRICS[name](a, b, f)`` on grey images of whole levels 0..255."""
+"""The registry of fusion metrics: ``METRICS[name](a, b, f)`` on grey images of whole levels 0..255.
+
+``TRUTH_METRICS[name](truth, f)`` tell how close f is to what it should be, which only synthesised pairs know.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ from training.evaluation.metrics import (
     natural,
     similarity,
     statistics,
+    truth,
     weighted,
 )
-from training.evaluation.metrics.common import Triple, check_triple
+from training.evaluation.metrics.common import Image, Triple, check_triple, check_truth
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,31 @@ class Metric:
             ValueError: The images are no grey images of one shape, or are too small for the metric.
         """
         return self.function(check_triple(a, b, f))
+
+
+@dataclass(frozen=True)
+class TruthMetric:
+    """One metric of the fused image and the truth.
+
+    Attributes:
+        name: As it stands in tables.
+        higher_is_better: Direction.
+        text: One line for reports, with the unit.
+        function: Takes the truth and the fused image, both checked.
+    """
+
+    name: str
+    higher_is_better: bool
+    text: str
+    function: Callable[[Image, Image], float]
+
+    def __call__(self, truth: ArrayLike, f: ArrayLike) -> float:
+        """Value for the truth and the fused image f, each (H, W) with whole grey levels 0..255.
+
+        Raises:
+            ValueError: The images are no grey images of one shape, or are too small for the metric.
+        """
+        return self.function(*check_truth(truth, f))
 
 
 _ALL = (
@@ -81,24 +110,42 @@ _ALL = (
     Metric("flat_noise", False, "average gradient of f in flat areas, levels", natural.flat_gradient),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+"""For any pair."""
+
+_TRUTH = (
+    TruthMetric("PSNR_truth", True, "peak signal-to-noise ratio of f to the truth, dB, 100 at most", truth.psnr),
+    TruthMetric("SSIM_truth", True, "structural similarity of f to the truth, 1 at best", similarity.ssim),
+)
+TRUTH_METRICS: dict[str, TruthMetric] = {metric.name: metric for metric in _TRUTH}
+"""For pairs whose truth is known."""
+
+AnyMetric = Metric | TruthMetric
+ALL_METRICS: dict[str, AnyMetric] = {**METRICS, **TRUTH_METRICS}
 RANKED = ("EN", "SD", "SCD", "SSIM", "MI", "VIF", "Qabf", "CC")
 DEFAULT = (*RANKED, "SF", "AG", "EI", "clip", "outside", "flat_noise")
 
 
-def find_metrics(names: Iterable[str]) -> list[Metric]:
+def find_metrics(names: Iterable[str]) -> list[AnyMetric]:
     """Look metrics up by name.
 
     Raises:
         ValueError: There is no metric of that name.
     """
     chosen = list(names)
-    unknown = [name for name in chosen if name not in METRICS]
+    unknown = [name for name in chosen if name not in ALL_METRICS]
     if unknown:
-        raise ValueError(f"no metric {', '.join(unknown)}; known: {', '.join(METRICS)}")
-    return [METRICS[name] for name in chosen]
+        raise ValueError(f"no metric {', '.join(unknown)}; known: {', '.join(ALL_METRICS)}")
+    return [ALL_METRICS[name] for name in chosen]
 
 
 def measure(a: ArrayLike, b: ArrayLike, f: ArrayLike, names: Iterable[str] = DEFAULT) -> dict[str, float]:
-    """Values of several metrics for one triple; arguments and errors as for ``Metric.__call__``."""
+    """Values of several metrics for one triple; arguments and errors as for ``Metric.__call__``.
+
+    Raises:
+        ValueError: Also where a metric is unknown or needs the truth.
+    """
     triple = check_triple(a, b, f)
-    return {metric.name: metric.function(triple) for metric in find_metrics(names)}
+    metrics = find_metrics(names)
+    if needy := [metric.name for metric in metrics if isinstance(metric, TruthMetric)]:
+        raise ValueError(f"{needy[0]} needs the truth, not a triple")
+    return {metric.name: METRICS[metric.name].function(triple) for metric in metrics}

@@ -41,6 +41,18 @@ def check_triple(a: ArrayLike, b: ArrayLike, f: ArrayLike) -> Triple:
     return triple
 
 
+def check_truth(truth: ArrayLike, f: ArrayLike) -> tuple[Image, Image]:
+    """Convert the truth of a pair and the fused image to float64 and check them as ``check_triple`` does.
+
+    Raises:
+        ValueError: As there.
+    """
+    images = _check_image("truth", truth), _check_image("f", f)
+    if images[0].shape != images[1].shape:
+        raise ValueError(f"the truth is {images[0].shape}, but f is {images[1].shape}")
+    return images
+
+
 def _check_image(name: str, image: ArrayLike) -> Image:
     values = np.asarray(image)
     if values.ndim != 2 or min(values.shape) < 2:
