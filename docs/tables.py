@@ -18,22 +18,26 @@ from app.settings import settings_table
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARK = ROOT / "docs" / "benchmarks" / "bench.json"
 COLUMNS = ("EN", "SD", "SCD", "SSIM", "MI", "VIF", "Qabf", "CC", "clip")
+TRUTH = ("PSNR_truth", "SSIM_truth")
+"""Columns of data sets whose pairs were made of one image."""
 
 
-def quality_table(evaluation: dict[str, Any], model: str) -> str:
+def quality_table(evaluation: dict[str, Any], card: dict[str, Any]) -> str:
     """One row a method, best mean rank first; our model in bold."""
-    rank, metrics = evaluation["mean_rank"], evaluation["metrics"]
+    rank, metrics, model = evaluation["mean_rank"], evaluation["metrics"], card["name"]
+    columns = (*(name for name in TRUTH if name in metrics[model]), *COLUMNS)
+    strength = ", strength 1" if card["edit_slots"] else ""
     lines = [
-        f"Quality on {evaluation['dataset']} ({evaluation['pairs']} pairs, {evaluation['size']} size, strength 1). "
+        f"Quality on {evaluation['dataset']} ({evaluation['pairs']} pairs, {evaluation['size']} size{strength}). "
         f"Mean rank over {', '.join(evaluation['ranked_by'])}; `clip` is the percentage of pixels at black or white "
         "that no source explains (less is better).",
         "",
-        "| method | mean rank | " + " | ".join(COLUMNS) + " |",
-        "|---|---|" + "---|" * len(COLUMNS),
+        "| method | mean rank | " + " | ".join(columns) + " |",
+        "|---|---|" + "---|" * len(columns),
     ]
     for method in sorted(rank, key=rank.__getitem__):
         name = f"**{method}**" if method == model else method
-        cells = " | ".join(f"{metrics[method][column]:.3f}" for column in COLUMNS)
+        cells = " | ".join(f"{metrics[method][column]:.3f}" for column in columns)
         lines.append(f"| {name} | {rank[method]:.2f} | {cells} |")
     return "\n".join(lines)
 
@@ -72,7 +76,7 @@ def models_section() -> str:
             "",
         ]
     for card in cards:
-        lines += [quality_table(e, card["name"]) + "\n" for e in card["evaluation"] if e["size"] == "native"]
+        lines += [quality_table(e, card) + "\n" for e in card["evaluation"] if e["size"] == "native"]
     return "\n".join(lines).rstrip()
 
 

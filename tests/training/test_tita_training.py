@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from app.card import ModelCard
 from models.tita import TITA
 from tests.training.tiny_runs import PowerCutError, assert_same, command, flat, load, power_cut
-from tests.training.tiny_tita_runs import NETWORK, tita_words
+from tests.training.tiny_tita_runs import MADE, NETWORK, tita_words
 from training import export_tita
 from training.data.images import DataError
 from training.tita import build_network, load_trained
@@ -163,3 +163,20 @@ def test_a_run_of_other_tasks_is_not_gone_on_with(data_root, run_folder):
 def test_every_ablation_has_a_profile():
     with torch.device("meta"):
         assert build_network("tita-no-mul", {"fold": 2}).config.operations == ("hpf", "add")
+
+
+def test_check_data_knows_recipes_of_tasks(data_root, tmp_path, capsys):
+    words = tita_words(data_root, tmp_path, tmp_path / "run")[2]
+    with pytest.raises(SystemExit, match="train and val share 4 pairs"):
+        command("check-data", "--recipe", words, "--data", data_root)
+    others = [{"a": "ivf/val/visible", "b": "ivf/val/infrared"}]
+    for folder, message in (("ivf/train/visible", "train and val share 4 single images"), ("ivf/val/visible", None)):
+        made = {**MADE, "images": [{"path": folder}]}
+        tasks = [{"name": "infrared-visible", "pairs": others}, {"name": "multi-focus", "made": made}]
+        path = tita_words(data_root, tmp_path, tmp_path / "run", validation={"every": 2, "tasks": tasks})[2]
+        if message:
+            with pytest.raises(SystemExit, match=message):
+                command("check-data", "--recipe", path, "--data", data_root)
+        else:
+            command("check-data", "--recipe", path, "--data", data_root)
+    assert "val    ivf/val/visible: 2 single images" in capsys.readouterr().out

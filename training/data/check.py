@@ -6,20 +6,44 @@ import argparse
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
-from training.config import PairFolder, load_recipe
+from training.config import ImageFolder, PairFolder, load_recipe
 from training.data.cases import case_of, cases_in_both
-from training.data.folders import PairFiles, find_pairs
-from training.data.images import DataError, Size, check_pairs, read_all
+from training.data.folders import PairFiles, find_images, find_pairs
+from training.data.images import DataError, Size, check_pairs, image_size, read_all
 
 
 class PairLists(BaseModel):
-    """The lists of pairs of any recipe that has them; its other keys are not looked at."""
+    """The pairs of any recipe that has them; its other keys are not looked at.
+
+    Attributes:
+        train: To train with.
+        val: To validate with.
+        single_train: Single images that pairs are made of while training.
+        single_val: Those of validation.
+    """
 
     train: list[PairFolder]
     val: list[PairFolder]
+    single_train: list[ImageFolder] = []
+    single_val: list[ImageFolder] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_tasks(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The lists of a recipe that has them by task."""
+        if "tasks" not in values:
+            return values
+        sides = {"train": values["tasks"], "val": values.get("validation", {}).get("tasks", [])}
+        pairs = {side: [pair for task in tasks for pair in task.get("pairs", [])] for side, tasks in sides.items()}
+        made = {
+            f"single_{side}": [image for task in tasks if "made" in task for image in task["made"].get("images", [])]
+            for side, tasks in sides.items()
+        }
+        return pairs | made
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +66,14 @@ def run(args: argparse.Namespace) -> None:
     pattern = args.case_pattern or _pattern([*lists.train, *lists.val])
     entries = [*(("train", entry) for entry in train), *(("val", entry) for entry in val)]
     megabytes = sum(_describe(side, entry, pattern, read=args.read) for side, entry in entries)
-    print(f"{megabytes:.1f} MB of memory for all")
+    single_train, single_val = (
+        _singles(side, args.data, folders)
+        for side, folders in (("train", lists.single_train), ("val", lists.single_val))
+    )
+    print(f"{megabytes:.1f} MB of memory for all pairs")
     _compare(train, val, pattern)
+    if shared := single_train & single_val:
+        raise DataError(f"train and val share {_count(len(shared), 'single image')}, e.g. {min(shared)}")
 
 
 def _pattern(entries: Sequence[PairFolder]) -> str | None:
@@ -61,6 +91,16 @@ def _describe(side: str, entry: PairFiles, pattern: str | None, *, read: bool) -
     counted = f", {_count(len(cases), 'case')}" if cases else ""
     print(f"{side:5}  {entry.label}: {_count(len(sizes), 'pair')}{counted}, {_range(sizes)}, {megabytes:.1f} MB")
     return megabytes
+
+
+def _singles(side: str, root: Path, folders: Sequence[ImageFolder]) -> set[Path]:
+    """Print one line for each folder of single images; returns all files."""
+    files: set[Path] = set()
+    for folder in {folder.path: folder for folder in folders}.values():  # several tasks may make pairs of one folder
+        found = [*chain.from_iterable(find_images(root, folder))]
+        print(f"{side:5}  {folder.path}: {_count(len(found), 'single image')}, {_range([*map(image_size, found)])}")
+        files |= {*found}
+    return files
 
 
 def _count(number: int, thing: str) -> str:
