@@ -56,7 +56,7 @@ class TITATrainer(Trainer):
         self.module: TITA = build_network(recipe.profile, recipe.network)
         optim = recipe.optim
         adam = torch.optim.AdamW if optim.weight_decay else torch.optim.Adam
-        optimizer = adam(self.module.parameters(), lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
+        optimizer = adam(parameter_groups(self.module), lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
         self.model, self.optimizer = self.fabric.setup(Unclamped(self.module), optimizer)
         self.average: TITA = deepcopy(self.module).requires_grad_(False)
         self.weighting = make_weighting(recipe.weighting, self.sampler.names, self.fabric.device, self._mean)
@@ -132,8 +132,8 @@ class TITATrainer(Trainer):
     def _set_learning_rate(self) -> None:
         optim = self.recipe.optim
         rate = cosine_lr(self.step, self.steps, peak=optim.lr, warmup=optim.warmup_steps, min_ratio=optim.min_lr_ratio)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group, ratio in zip(self.optimizer.param_groups, (self.recipe.body_lr_ratio, 1.0), strict=True):
+            group["lr"] = ratio * rate
 
     @torch.no_grad()
     def _measure_again(self, batches: Mapping[str, TaskBatch], drawn: Mapping[str, Any]) -> None:
@@ -172,6 +172,13 @@ class TITATrainer(Trainer):
     def validate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Scores and pictures of the averaged network."""
         return self.examples.scores(self.average)
+
+
+def parameter_groups(model: TITA) -> list[dict[str, Any]]:
+    """The body of the network, then what says last how the image is made: the last convolution and the blend's own."""
+    last = [*model.head[4].parameters(), *model.output.parameters()]
+    chosen = {id(parameter) for parameter in last}
+    return [{"params": [p for p in model.parameters() if id(p) not in chosen]}, {"params": last}]
 
 
 def build_network(profile: str, changes: Mapping[str, Any]) -> TITA:

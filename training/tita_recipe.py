@@ -45,6 +45,9 @@ class TITARecipe(Recipe):
         network: Values of ``TITAConfig`` that differ from the profile's: ``{fold: 2}``.
         steps: Optimiser steps; each sees ``sampling.batch`` crops of every task.
         optim: Learning rate and its schedule; ``clip: 0`` does not clip, as the paper's results were trained.
+        body_lr_ratio: Learning rate of the network relative to that of what begins at nothing: the last convolution and
+            the correction of a blend. At a rate that suits these, OAF's operands soon outgrow what differs from pixel
+            to pixel, and the norm behind it leaves a constant.
         weighting: How the losses of the tasks become one.
         max_cache_mb: Most memory for the images of one task.
     """
@@ -54,6 +57,7 @@ class TITARecipe(Recipe):
     steps: int = Field(ge=1)
     sampling: TaskSampling
     optim: OptimConfig
+    body_lr_ratio: float = Field(default=1.0, gt=0, le=1)
     weighting: WeightingConfig = WeightingConfig()
     tasks: tuple[TrainedTask, ...] = Field(min_length=1)
     validation: Validation
