@@ -29,6 +29,8 @@ COMMANDS = {
     "check-data": ("training.data.check", "check the pairs of a recipe: names, sizes, counts, shared cases"),
     "profile": ("training.profile", "where the time of a training step goes"),
     "curves": ("training.curves", "draw the curves of runs"),
+    "conflict": ("training.conflict_report", "angles between the tasks of TITA runs, and what their weighting changes"),
+    "operations": ("training.operations", "how a trained TITA weighs its operations from task to task"),
     "macs": ("training.macs", "count multiply-adds per pixel and per image"),
 }
 

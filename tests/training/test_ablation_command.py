@@ -69,7 +69,7 @@ def test_with_one_start_of_the_edit_the_rows_differ_in_nothing_but_their_tokens(
 
 def test_a_finished_row_is_neither_trained_nor_measured_again(ablate, tmp_path, monkeypatch):
     first = ablate("--table", "3", "--rows", "none", "smooth")
-    monkeypatch.setattr("training.ablation.measured.FusionTrainer", None)
+    monkeypatch.setattr("training.ablation.titok_ste.FusionTrainer.fit", None)
     monkeypatch.setattr("training.ablation.measured.evaluate_methods", None)
     assert ablate("--table", "3", "--rows", "none", "smooth") == first
     assert first["rows"]["none"]["slots"]["positions"] == []

@@ -9,9 +9,10 @@ from models.interface import NoTokens
 from models.ste import SlotSpec
 from models.tokenizer import Tokenizer, TokenizerConfig
 from tests.training.tiny_ablation import registered, slot_spec, tiny_tokenizer, write_tokenizers
-from training.ablation.places import Places, borrow, keep
-from training.ablation.report import Outcome, Row, Setting, describe_slots, to_json, to_markdown
-from training.ablation.rows import Job, Rows, Skip
+from training.ablation.places import Places, borrow, describe_slots, keep
+from training.ablation.report import Outcome, Row, Setting, to_json, to_markdown
+from training.ablation.rows import Rows, TokenJob
+from training.ablation.study import Skip
 from training.ablation.tables import TABLES, choose_rows
 from training.config import PairFolder, load_recipe
 from training.data.images import DataError
@@ -175,7 +176,7 @@ def test_the_recipe_of_every_row_is_valid(tokenizers, pairs):
     for number, table in TABLES.items():
         for name in table.rows:
             job = rows.build(number, name)
-            if isinstance(job, Job):
+            if isinstance(job, TokenJob):
                 load_recipe("titok-ste-lite-short", FusionRecipe, list(job.settings))
                 job.slots.check_tokenizer(job.source.tokenizer_id)
 

@@ -1,10 +1,10 @@
-"""Train a row unless it is finished, then measure it in PyTorch; both results stay in its run folder."""
+"""What is known of a finished row, and how it stays in its run folder: rows are neither trained nor measured twice."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
-from models.interface import TokenSource
-from models.ste import SlotSpec
-from models.token_fusion import TokenFusionModel
-from training.ablation.asked import asked_columns, tone_errors
-from training.ablation.rows import Job
+from training.config import Recipe
 from training.data.images import DataError
 from training.data.pairs import ImagePairs
 from training.evaluation.methods import Method, Real, Unit, evaluate_methods
 from training.evaluation.pairs import Grey, Pair
 from training.probing.slots import write_json
 from training.run import CHECKPOINT, check_same_recipe, load_checkpoint
-from training.titok_ste import FusionTrainer, load_trained
-from training.titok_ste_recipe import FusionRecipe
 
 VALUES = "values.json"
 """File of a run folder with the metrics of every pair."""
+
+Values = Mapping[str, Sequence[float]]
+"""One number per pair for each column."""
 
 
 @dataclass(frozen=True)
@@ -58,64 +56,55 @@ def _sized(image: Grey, side: int | None) -> Grey:
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def train_row(job: Job, recipe: FusionRecipe, data: Path, folder: Path) -> None:
-    """Train, or go on training; a finished row is left as it is.
+def begun(folder: Path, recipe: Recipe, kind: str) -> dict[str, Any] | None:
+    """The checkpoint in a row's folder once its recipe is known to be the row's; None for a new row.
 
     Raises:
-        DataError: The folder holds a run of another recipe, tokenizer or choice of slots.
+        DataError: It is damaged, or of a run of another kind or recipe.
     """
-    if _steps_done(job, recipe, folder) >= _steps_wanted(recipe):
-        return
-    trainer = FusionTrainer(recipe, job.source, job.slots, data, folder)
-    trainer.resume()
-    trainer.fit()
-
-
-def _steps_wanted(recipe: FusionRecipe) -> int:
-    schedule = recipe.schedule
-    return (schedule.stage1_epochs + schedule.stage2_epochs) * schedule.steps_per_epoch
-
-
-def _steps_done(job: Job, recipe: FusionRecipe, folder: Path) -> int:
-    """Steps of the run in a folder, 0 for a new one, once it is known to be the same run."""
     path = folder / CHECKPOINT
     if not path.is_file():
-        return 0
+        return None
     state = load_checkpoint(path)
+    if state.get("kind") != kind:
+        raise DataError(f"{folder} holds a {state.get('kind')} run, not a {kind} run: give another --out")
     check_same_recipe(state, recipe, folder)
-    before = SlotSpec.from_dict(json.loads(state["slots"]))
-    if before.tokenizer_id != job.source.tokenizer_id:
-        raise DataError(
-            f"the run in {folder} was begun with the tokens of {before.tokenizer_id}, not of "
-            f"{job.source.tokenizer_id}: give another --out"
-        )
-    if (before.positions, before.channels) != (job.slots.positions, job.slots.channels):
-        raise DataError(f"the run in {folder} was begun with other edit slots: give another --out, or those slots")
-    return int(state["step"])
+    return state
 
 
-def measure_row(
-    source: TokenSource, folder: Path, pairs: Sequence[Pair], metrics: Sequence[str], recipe: FusionRecipe
+def measure_once(
+    folder: Path,
+    state: Mapping[str, Any],
+    pairs: Sequence[Pair],
+    columns: Sequence[str],
+    measure: Callable[[], Values],
 ) -> Measured:
-    """Metrics of the averaged weights at the default strength, and their distance to the tone that the recipe wants.
+    """What ``measure`` finds; read back instead if it was found before for the same weights, pairs and columns.
 
-    What was measured before is read back.
+    Args:
+        folder: Of the run.
+        state: The record of its checkpoint.
+        pairs: What is measured.
+        columns: Of the values.
+        measure: Values by column.
+    """
+    asked = {"step": state["step"], "pairs": fingerprint(pairs), "metrics": list(columns)}
+    known = _read(folder / VALUES)
+    if {key: known.get(key) for key in asked} != asked:
+        values = {name: [_or_none(v) for v in row] for name, row in measure().items()}
+        known = {**asked, "names": [pair.name for pair in pairs], "values": values}
+        write_json(folder / VALUES, known)
+    restored = {m: [np.nan if v is None else v for v in row] for m, row in known["values"].items()}
+    return Measured(state["step"], state["seconds"], restored)
+
+
+def metric_values(name: str, model: nn.Module, pairs: Sequence[Pair], metrics: Sequence[str]) -> Values:
+    """Metrics of a model that fuses two images at its defaults; ``name`` calls it in messages.
 
     Raises:
         DataError: A pair is too small for a metric, or a fused image is not finite.
     """
-    model, state = load_trained(folder, source)
-    columns = [*metrics, *asked_columns(recipe)]
-    asked = {"step": state["step"], "pairs": fingerprint(pairs), "metrics": columns}
-    known = _read(folder / VALUES)
-    if {key: known.get(key) for key in asked} != asked:
-        results = evaluate_methods(pairs, {folder.name: _fuser(model)}, metrics)
-        found = results.values[folder.name] | tone_errors(model, pairs, recipe)
-        values = {m: [_or_none(v) for v in row] for m, row in found.items()}
-        known = {**asked, "names": list(results.pairs), "values": values}
-        write_json(folder / VALUES, known)
-    restored = {m: [np.nan if v is None else v for v in row] for m, row in known["values"].items()}
-    return Measured(state["step"], state["seconds"], restored)
+    return evaluate_methods(pairs, {name: _fuser(model)}, metrics).values[name]
 
 
 def fingerprint(pairs: Sequence[Pair]) -> str:
@@ -141,8 +130,8 @@ def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None  # JSON knows no NaN
 
 
-def _fuser(model: TokenFusionModel) -> Method:
-    """The model at its default strength as a method of the evaluation."""
+def _fuser(model: nn.Module) -> Method:
+    """The model as a method of the evaluation."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
 

@@ -164,3 +164,14 @@ def borrow(slots: SlotSpec, source: TokenSource) -> SlotSpec:
         sha256=source.weights_sha256,
         evidence={"method": "fixed", "slot_effects": kept},
     )
+
+
+def describe_slots(slots: SlotSpec) -> str:
+    """``sharpen 12 (6-8), smooth 18 (6-8)``: position and channels of each slot."""
+    places = zip(slots.names, slots.positions, slots.channels, strict=True)
+    return ", ".join(f"{name} {position} ({_channels(own)})" for name, position, own in places) or "none"
+
+
+def _channels(channels: Sequence[int]) -> str:
+    run = list(channels) == list(range(channels[0], channels[0] + len(channels)))
+    return f"{channels[0]}-{channels[-1]}" if run and len(channels) > 1 else " ".join(map(str, channels))

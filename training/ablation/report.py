@@ -9,10 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from models.ste import SlotSpec
 from training.ablation.asked import TONES
 from training.ablation.measured import Measured
-from training.ablation.rows import Job, Skip
+from training.ablation.study import Job, Skip
 from training.ablation.tables import Table
 from training.evaluation import wording
 from training.evaluation.bootstrap import LEVEL
@@ -32,7 +31,7 @@ class Setting:
         overrides: What ``--set`` changed in it.
         seed: Of every row.
         data: Name of the pairs that were measured.
-        size: ``native``, or such as ``256x256``.
+        size: ``native``, or such as ``256×256``.
         pairs: Their names.
     """
 
@@ -57,17 +56,6 @@ class Row:
     name: str
     job: Job | Skip | None = None
     measured: Measured | None = None
-
-
-def describe_slots(slots: SlotSpec) -> str:
-    """``sharpen 12 (6-8), smooth 18 (6-8)``: position and channels of each slot."""
-    places = zip(slots.names, slots.positions, slots.channels, strict=True)
-    return ", ".join(f"{name} {position} ({_channels(own)})" for name, position, own in places) or "none"
-
-
-def _channels(channels: Sequence[int]) -> str:
-    run = list(channels) == list(range(channels[0], channels[0] + len(channels)))
-    return f"{channels[0]}-{channels[-1]}" if run and len(channels) > 1 else " ".join(map(str, channels))
 
 
 @dataclass(frozen=True)
@@ -125,14 +113,13 @@ class Outcome:
 
 
 def to_markdown(outcome: Outcome) -> str:
-    """The table, what each row edits, and the notes."""
+    """The table, what each row is, and the notes."""
     table, setting = outcome.table, outcome.setting
     heads = ["row", "values", *(f"{metric} {wording.arrow(metric)}" for metric in outcome.columns)]
-    lines = [f"# Table {table.number}: {table.title}", "", _how(outcome), "", *_head(heads)]
+    lines = [f"# Table {table.number} of {table.model}: {table.title}", "", _how(outcome), "", *_head(heads)]
     for row in outcome.rows:
         lines += _row_lines(outcome, row)
-    lines += ["", *_head(["row", "what it is", "edit slots", "chosen by", "steps"])]
-    lines += [_line(_about(outcome, row)) for row in outcome.rows]
+    lines += ["", *_about(outcome)]
     notes = [*table.notes, *_marked(outcome), *_tones(outcome), *_starts(outcome)]
     lines += ["", *(f"- {note}" for note in notes)]
     lines += [f"- Recipe values changed: {', '.join(setting.overrides)}."] if setting.overrides else []
@@ -144,7 +131,7 @@ def _how(outcome: Outcome) -> str:
     count = len(setting.pairs)
     text = (
         f"Recipe {setting.recipe}, seed {setting.seed}. Ours: {setting.data}, {count} pair{'s' * (count != 1)}, "
-        f"{'native size' if setting.size == 'native' else setting.size}; the paper's at 256×256, on other images."
+        f"{'native size' if setting.size == 'native' else setting.size}; the paper's {outcome.table.elsewhere}."
     )
     if outcome.reference is None:
         return text
@@ -155,7 +142,7 @@ def _how(outcome: Outcome) -> str:
 
 
 def _row_lines(outcome: Outcome, row: Row) -> list[str]:
-    name, metrics, lines = row.name, outcome.columns, []
+    name, metrics, decimals, lines = row.name, outcome.columns, outcome.table.decimals, []
     if row.measured is not None:
         lines.append(_line([name, "ours", *(wording.number(outcome.means[name][m]) for m in metrics)]))
     else:
@@ -166,7 +153,9 @@ def _row_lines(outcome: Outcome, row: Row) -> list[str]:
         lines.append(_line(["", f"{name} − {outcome.reference}", *cells]))
     mark = " †" if name in outcome.table.foreign else ""
     for data, values in outcome.paper(name).items():
-        lines.append(_line(["", f"paper, {data}{mark}", *(f"{values[m]:.2f}" if m in values else "" for m in metrics)]))
+        lines.append(
+            _line(["", f"paper, {data}{mark}", *(f"{values[m]:.{decimals}f}" if m in values else "" for m in metrics)])
+        )
     return lines
 
 
@@ -176,12 +165,17 @@ def _difference(found: Difference) -> str:
     return f"{mean} ({ends})" if ends else mean
 
 
-def _about(outcome: Outcome, row: Row) -> list[str]:
-    text = outcome.table.rows[row.name]
-    if not isinstance(row.job, Job):
-        return [row.name, text, "", "", ""]
-    steps = "" if row.measured is None else str(row.measured.steps)
-    return [row.name, text, describe_slots(row.job.slots), row.job.chosen_by, steps]
+def _about(outcome: Outcome) -> list[str]:
+    """A table of what each row is, with the columns that its job knows."""
+    facts = {row.name: row.job.facts() for row in outcome.rows if row.job and not isinstance(row.job, Skip)}
+    columns = list(dict.fromkeys(column for known in facts.values() for column in known))
+    lines = _head(["row", "what it is", *columns, "steps"])
+    for row in outcome.rows:
+        known = facts.get(row.name, {})
+        steps = "" if row.measured is None else str(row.measured.steps)
+        cells = [row.name, outcome.table.rows[row.name], *(known.get(column, "") for column in columns), steps]
+        lines.append(_line(cells))
+    return lines
 
 
 def _marked(outcome: Outcome) -> list[str]:
@@ -197,11 +191,11 @@ def _tones(outcome: Outcome) -> list[str]:
 
 def _starts(outcome: Outcome) -> list[str]:
     """A warning where rows differ in more than the table's subject."""
-    jobs = {row.name: row.job for row in outcome.rows if isinstance(row.job, Job)}
+    jobs = {row.name: row.job for row in outcome.rows if row.job and not isinstance(row.job, Skip)}
     changed: dict[tuple[str, ...], list[str]] = {}
     for name, job in jobs.items():
-        if job.settings:
-            changed.setdefault(job.settings, []).append(name)
+        if job.departures:
+            changed.setdefault(job.departures, []).append(name)
     return [
         f"Row{'s' * (len(names) > 1)} {', '.join(names)} ran with {', '.join(settings)}. "
         f"Give one value to all rows with --set to leave only the table's subject between them."
@@ -221,6 +215,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
     """The same for programs; values that are not defined are null."""
     table, setting = outcome.table, outcome.setting
     return {
+        "model": table.model,
         "table": table.number,
         "title": table.title,
         "recipe": setting.recipe,
@@ -242,15 +237,7 @@ def _row_json(outcome: Outcome, row: Row) -> dict[str, Any]:
         return {**found, "status": "skipped", "reason": row.job.reason}
     found["status"] = "not run" if row.measured is None else "finished"
     if row.job is not None:
-        slots = row.job.slots
-        found["tokens"] = row.job.source.tokenizer_id
-        found["set"] = list(row.job.settings)
-        found["slots"] = {
-            "names": list(slots.names),
-            "positions": list(slots.positions),
-            "channels": [list(own) for own in slots.channels],
-            "chosen_by": row.job.chosen_by,
-        }
+        found |= {"set": list(row.job.settings), **row.job.record()}
     if row.measured is not None:
         found |= {"steps": row.measured.steps, "seconds": round(row.measured.seconds, 1)}
         found["mean"] = {m: _defined(v) for m, v in outcome.means[row.name].items()}

@@ -1,4 +1,4 @@
-"""From a row's name to everything that its run needs."""
+"""TiTok+STE: from a row's name to everything that its run needs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from models.interface import NoTokens, TokenSource
 from models.ste import SlotSpec
 from training.ablation.backbones import BACKBONES, load_interface
-from training.ablation.places import Places, borrow, keep
+from training.ablation.places import Places, borrow, describe_slots, keep
+from training.ablation.study import Skip
 from training.data.images import DataError
 from training.data.pairs import ImagePairs
 from training.titok_ste import read_slots
@@ -18,7 +20,7 @@ from training.tokenizer_files import load_tokenizer
 
 
 @dataclass(frozen=True)
-class Job:
+class TokenJob:
     """A row that can be run.
 
     Attributes:
@@ -33,12 +35,26 @@ class Job:
     chosen_by: str
     settings: tuple[str, ...] = ()
 
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """All settings: the tables are about tokens and slots."""
+        return self.settings
 
-@dataclass(frozen=True)
-class Skip:
-    """A row that cannot be run, and why."""
+    def facts(self) -> dict[str, str]:
+        """What it edits."""
+        return {"edit slots": describe_slots(self.slots), "chosen by": self.chosen_by}
 
-    reason: str
+    def record(self) -> dict[str, Any]:
+        """What it edits, for programs."""
+        return {
+            "tokens": self.source.tokenizer_id,
+            "slots": {
+                "names": list(self.slots.names),
+                "positions": list(self.slots.positions),
+                "channels": [list(own) for own in self.slots.channels],
+                "chosen_by": self.chosen_by,
+            },
+        }
 
 
 @dataclass
@@ -74,13 +90,13 @@ class Rows:
         given = None if self.slots_path is None else read_slots(self.slots_path)
         return Places(self.tokenizer, self.pairs, given)
 
-    def build(self, table: int, row: str) -> Job | Skip:
+    def build(self, table: int, row: str) -> TokenJob | Skip:
         """What a row needs, or why it must be left out.
 
         Raises:
             DataError: A file that was given for it is missing, damaged or does not fit.
         """
-        builders: dict[int, Callable[[str], Job | Skip]] = {
+        builders: dict[int, Callable[[str], TokenJob | Skip]] = {
             3: self._positions,
             4: self._tokens,
             6: self._interface,
@@ -88,35 +104,35 @@ class Rows:
         }
         return builders[table](row)
 
-    def _positions(self, row: str) -> Job:
+    def _positions(self, row: str) -> TokenJob:
         slots, by = self.places.base
         if len(slots.positions) < 2:
             raise DataError(f"table 3 needs two slots, the slot file has {len(slots.positions)}")
         wanted = {"none": (), "sharpen": (0,), "smooth": (1,), "both": (0, 1)}[row]
-        return Job(self.tokenizer, keep(slots, wanted), by if wanted else "nobody")
+        return TokenJob(self.tokenizer, keep(slots, wanted), by if wanted else "nobody")
 
-    def _tokens(self, row: str) -> Job | Skip:
+    def _tokens(self, row: str) -> TokenJob | Skip:
         count = int(row)
         if count not in self.tokenizers:
             if self.tokenizer.num_tokens == count:
-                return Job(self.tokenizer, *self.places.base)
+                return TokenJob(self.tokenizer, *self.places.base)
             return Skip(f"no tokenizer of {count} tokens: give --tokenizer-for {count}=PATH")
         tokenizer = load_tokenizer(self.tokenizers[count])
         if tokenizer.num_tokens != count:
             raise DataError(f"--tokenizer-for {count}={self.tokenizers[count]} has {tokenizer.num_tokens} tokens")
         given = self.places.given
         same = given is not None and given.tokenizer_id == tokenizer.tokenizer_id
-        return Job(tokenizer, *Places(tokenizer, self.pairs, given if same else None).base)
+        return TokenJob(tokenizer, *Places(tokenizer, self.pairs, given if same else None).base)
 
-    def _interface(self, row: str) -> Job | Skip:
+    def _interface(self, row: str) -> TokenJob | Skip:
         slots, by = self.places.base
         if row == "titok":
-            return Job(self.tokenizer, slots, by)
+            return TokenJob(self.tokenizer, slots, by)
         source = self._stand_in(row)
         if isinstance(source, Skip):
             return source
         start = () if "schedule.edit_start" in self.fixed else ("schedule.edit_start=zero",)
-        return Job(source, borrow(slots, source), f"places of the tokenizer's ({by})", start)
+        return TokenJob(source, borrow(slots, source), f"places of the tokenizer's ({by})", start)
 
     def _stand_in(self, row: str) -> TokenSource | Skip:
         K, C = self.tokenizer.num_tokens, self.tokenizer.token_dim
@@ -126,11 +142,11 @@ class Rows:
             return Skip(f"no weights: give --backbone {row}=FILE, the weights of {BACKBONES[row].model}")
         return load_interface(row, self.backbones[row], num_tokens=K, token_dim=C)
 
-    def _budget(self, row: str) -> Job:
+    def _budget(self, row: str) -> TokenJob:
         count = int(row)
         if count not in self.budgets:
-            return Job(self.tokenizer, *self.places.budget(count))
+            return TokenJob(self.tokenizer, *self.places.budget(count))
         slots = read_slots(self.budgets[count])
         if len(slots.positions) != count:
             raise DataError(f"--slots-for {count}={self.budgets[count]} has {len(slots.positions)} slots")
-        return Job(self.tokenizer, *Places(self.tokenizer, self.pairs, slots).base)
+        return TokenJob(self.tokenizer, *Places(self.tokenizer, self.pairs, slots).base)

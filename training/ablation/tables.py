@@ -22,6 +22,10 @@ class Table:
         paper: Printed values, ``paper[data set][row]``, one number per metric; rows that the paper lacks are absent.
         notes: What a reader must know before comparing.
         foreign: Why the printed values of a row are of another model, by row.
+        model: Whose table it is.
+        elsewhere: On what the paper measured.
+        decimals: Of the printed values.
+        parameters: Printed size of a row's network, by row, where the paper has it.
     """
 
     number: int
@@ -31,6 +35,10 @@ class Table:
     paper: Mapping[str, Mapping[str, Values]]
     notes: tuple[str, ...]
     foreign: Mapping[str, str] = field(default_factory=dict)
+    model: str = "titok-ste"
+    elsewhere: str = "at 256×256, on other images"
+    decimals: int = 2
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 _EDGES = ("EI", "SF", "AG", "SSIM")

@@ -1,0 +1,68 @@
+"""What a model must bring along for its ablations to be run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from training.ablation.measured import Measured
+from training.config import Recipe
+from training.data.pairs import ImagePairs
+
+
+class Job(Protocol):
+    """A row that can be run."""
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What the row changes in the recipe, as ``--set`` takes it."""
+
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """Those of its settings that the table is not about: the reader must be warned of them."""
+
+    def facts(self) -> dict[str, str]:
+        """What the table says about the row, by column."""
+
+    def record(self) -> dict[str, Any]:
+        """The same for programs."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A row that cannot be run, and why."""
+
+    reason: str
+
+
+JobT = TypeVar("JobT", bound=Job)
+
+
+class Study(ABC, Generic[JobT]):
+    """One table of one model, with what the user gave for it.
+
+    Attributes:
+        recipe: Of every row, before the row changes it.
+        val: The pairs that are measured.
+    """
+
+    recipe: Recipe
+    val: ImagePairs
+
+    @abstractmethod
+    def build(self, row: str) -> JobT | Skip:
+        """What a row needs, or why it must be left out.
+
+        Raises:
+            DataError: A file that was given for it is missing, damaged or does not fit.
+        """
+
+    @abstractmethod
+    def run(self, job: JobT, folder: Path) -> Measured:
+        """Train a row unless it is finished, and measure it unless that is done.
+
+        Raises:
+            DataError: The folder holds another run, or the run or a metric failed.
+        """
