@@ -51,7 +51,7 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 	@$(VENV)/bin/ruff check --fix-only .
 	@$(VENV)/bin/ruff format .
 
-bench: $(VENV)/.dev ## operations, times, memory of every released model on this machine
+bench: $(VENV)/.dev ## operations, times, memory of every released model on this machine, large images included
 	@$(VENV)/bin/python -m benchmarks.bench
 
 evaluate: $(VENV)/.dev ## metrics of the lite model and of five baselines on DATA/ivf/val

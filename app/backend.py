@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Tensor = NDArray[np.float32]
+Abandoned = Callable[[], bool]
+
+
+def never() -> bool:
+    """For runs that go on to their end: nobody ever leaves."""
+    return False
 
 
 class Backend(Protocol):
-    """Runs the two graphs of one model. Not thread-safe: one thread calls it.
+    """Runs the graphs of one model. Not thread-safe: one thread calls it.
 
     Attributes:
         kind: Name of the implementation, such as ``onnx``.
@@ -26,14 +32,18 @@ class Backend(Protocol):
         """Encodes luminance images (N, 1, H, W) in [0, 1] to codes (N, ...)."""
         ...
 
-    def fuse(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Fuses a batch.
+    def fuse(self, inputs: Mapping[str, Tensor], abandoned: Abandoned = never) -> Tensor:
+        """Fuses a batch, in tiles if the card says so for images of this size.
 
         Args:
             inputs: By graph input name: ``a`` and ``b`` (N, 1, H, W) in [0, 1]; ``code_a`` and ``code_b``
                 (N, ...) if the model has an encoder; ``edit`` (N, S) if it has S edit slots.
+            abandoned: Asked before each tile whether nobody waits for the result any more.
 
         Returns:
             Fused luminance (N, 1, H, W) in [0, 1].
+
+        Raises:
+            AbandonedError: The run was ended before its end.
         """
         ...

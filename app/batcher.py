@@ -1,8 +1,9 @@
 """Feeds one model: groups waiting pairs of one size and runs them in the model's own thread.
 
 A failed batch is run again one pair at a time, so a pair that breaks the run fails alone. Pairs whose
-caller has left are taken out of the queue before they cost a run. After three failed runs in a row a
-known-good pair decides whether the model is healthy; while it is not, the check is repeated.
+caller has left are taken out of the queue before they cost a run; a run whose callers have all left
+may end early. After three failed runs in a row a known-good pair decides whether the model is healthy;
+while it is not, the check is repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from app.engine import Fused, Job
-from app.errors import OverloadedError, RunFailedError
+from app.errors import AbandonedError, OverloadedError, RunFailedError
 from app.logs import request_id
 from app.telemetry import Telemetry
 
@@ -108,7 +109,7 @@ class Batcher:
         await asyncio.to_thread(self._thread.shutdown)
 
     async def submit(self, job: Job) -> tuple[Fused, float]:
-        """Waits for the result of one job. Cancelling the call takes the job out of the queue.
+        """Waits for the result of one job. Cancelling the call takes the job out of the queue, or abandons its run.
 
         Returns:
             The result, and the seconds that the job waited for its run.
@@ -125,6 +126,9 @@ class Batcher:
         self._arrival.set()
         try:
             return await entry.future
+        except asyncio.CancelledError:
+            job.abandoned.set()
+            raise
         finally:
             if entry in self._pending:
                 self._drop(entry)
@@ -184,6 +188,10 @@ class Batcher:
         loop = asyncio.get_running_loop()
         try:
             results = await loop.run_in_executor(self._thread, self._run, [entry.job for entry in batch])
+        except AbandonedError:
+            callers = [entry.caller for entry in batch]
+            log.info("model run ended early: nobody waits", extra={"model": self._name, "requests": callers})
+            return
         except Exception:  # Whatever a run raises, the worker must live on.
             self._note_failure(batch)
             await self._after_failure(batch)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.card import FileRecord, Graph, ModelCard
+from app.card import FileRecord, Graph, ModelCard, Tiling
 from app.errors import BundleError, StartupError
 
 CARD = "card.json"
@@ -16,6 +16,8 @@ FORM_FIELDS = frozenset({"image_a", "image_b", "model", "strength", "color", "fo
 IMAGE_INPUTS = {"a", "b"}
 CODE_INPUTS = {"code_a", "code_b"}
 EDIT_INPUT = "edit"
+COUNTED_INPUT = "counted"
+MEAN_INPUT = "mean"
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,15 @@ class Bundle:
         card: The valid card.
         fusion: File of the fusion graph.
         encoder: File of the encoder graph, or None for a model without one.
+        sums: File of the first pass over tiles, or None for a model that has no tiles.
+        given: File of the second pass, likewise.
     """
 
     card: ModelCard
     fusion: Path
     encoder: Path | None
+    sums: Path | None = None
+    given: Path | None = None
 
 
 def find_bundles(weights: Path) -> list[Path]:
@@ -62,7 +68,8 @@ def read_bundle(folder: Path) -> Bundle:
         # A graph may draw in a file beside it, which no checksum would cover.
         if path.name not in listed and not path.name.startswith("."):
             raise BundleError(folder.name, f"file {path.name!r} is not in its card; remove it, or export again")
-    return Bundle(card, folder / card.fusion.file, folder / card.encoder.file if card.encoder else None)
+    graphs = (card.encoder, *((card.tiling.sums, card.tiling.given) if card.tiling else (None, None)))
+    return Bundle(card, folder / card.fusion.file, *(folder / graph.file if graph else None for graph in graphs))
 
 
 def _read_card(folder: Path) -> ModelCard:
@@ -93,8 +100,7 @@ def _check_interface(card: ModelCard) -> None:
             f"the fusion graph takes {sorted(inputs)}, but with {'an' if card.encoder else 'no'} encoder and "
             f"{len(card.edit_slots)} edit slots it must take {sorted(expected)}",
         )
-    graphs = [card.fusion] + ([card.encoder] if card.encoder else [])
-    for graph in graphs:
+    for graph in card.graphs:
         if len(graph.outputs) != 1:
             raise BundleError(card.name, f"{graph.file} must have one output, the card lists {len(graph.outputs)}")
     if card.encoder and len(card.encoder.inputs) != 1:
@@ -107,9 +113,28 @@ def _check_interface(card: ModelCard) -> None:
             card.name,
             f"input 'edit' is {edit[0]}; {len(card.edit_slots)} edit slots need ['N', {len(card.edit_slots)}]",
         )
+    if card.tiling:
+        _check_tiling(card, card.tiling)
     clash = FORM_FIELDS & set(card.slots)
     if clash:
         raise BundleError(card.name, f"edit slots {sorted(clash)} have names of form fields; rename them")
+
+
+def _check_tiling(card: ModelCard, tiling: Tiling) -> None:
+    """Refuses tile graphs that the service cannot feed, or that do not fit to each other."""
+    if card.encoder or card.edit_slots:
+        raise BundleError(card.name, "tiling is for models without encoder and edit slots: its graphs take neither")
+    for graph, extra in ((tiling.sums, COUNTED_INPUT), (tiling.given, MEAN_INPUT)):
+        if _names(graph) != IMAGE_INPUTS | {extra}:
+            expected = sorted(IMAGE_INPUTS | {extra})
+            raise BundleError(card.name, f"{graph.file} takes {sorted(_names(graph))}, it must take {expected}")
+    mean = next(spec.shape for spec in tiling.given.inputs if spec.name == MEAN_INPUT)
+    sums = tiling.sums.outputs[0].shape
+    if len(sums) != 2 or sums[1:] != mean[1:]:
+        raise BundleError(
+            card.name,
+            f"{tiling.sums.file} returns {sums}, {tiling.given.file} takes a mean {mean}: both must be (N, C)",
+        )
 
 
 def _names(graph: Graph) -> set[str]:

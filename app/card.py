@@ -71,6 +71,40 @@ class SizeLimits(_Strict):
     max_pixels: Annotated[int, Field(ge=1024)]
 
 
+class Tiling(_Strict):
+    """How images above a size are fused in tiles; all lengths are pixels.
+
+    Attributes:
+        multiple: The whole image is padded to it at the bottom and right, mirrored with the edge repeated. All
+            borders of tiles are multiples of it.
+        above_pixels: Images of more pixels, and batches of more pixels in all, are not given to the fusion graph.
+        tile: Largest side of a tile, halo included.
+        halo_sums: What a tile of the first pass computes around its own pixels to get these exactly right.
+        halo: The same for the second pass.
+        sums: First pass: sums (N, C) over the pixels where ``counted`` is 1. The total of all tiles by the number of
+            pixels of the padded image is the mean.
+        given: Second pass: fuses a tile, given that mean.
+    """
+
+    multiple: Annotated[int, Field(ge=1)]
+    above_pixels: Annotated[int, Field(ge=1024)]
+    tile: Annotated[int, Field(ge=1)]
+    halo_sums: Annotated[int, Field(ge=0)]
+    halo: Annotated[int, Field(ge=0)]
+    sums: Graph
+    given: Graph
+
+    @model_validator(mode="after")
+    def _tiles_have_room(self) -> Tiling:
+        for name in ("tile", "halo_sums", "halo"):
+            if getattr(self, name) % self.multiple:
+                raise ValueError(f"{name} {getattr(self, name)} is no multiple of {self.multiple}")
+        halo = max(self.halo_sums, self.halo)
+        if self.tile <= 2 * halo:
+            raise ValueError(f"a tile of {self.tile} has no room beside a halo of {halo} on both sides")
+        return self
+
+
 class DataUse(_Strict):
     """How many images or pairs of a data set were used, and for what."""
 
@@ -148,6 +182,7 @@ class ModelCard(_Strict):
     encoder: Graph | None = None
     edit_slots: list[EditSlot] = []
     size: SizeLimits
+    tiling: Tiling | None = None
     parameters: dict[str, int]
     macs: dict[str, float]
     training: Training
@@ -168,13 +203,19 @@ class ModelCard(_Strict):
 
     @model_validator(mode="after")
     def _graph_files_are_listed(self) -> ModelCard:
-        for graph in (self.fusion, self.encoder):
-            if graph is not None and graph.file not in self.files:
+        for graph in self.graphs:
+            if graph.file not in self.files:
                 raise ValueError(f"graph file {graph.file!r} has no checksum under 'files'")
         names = [slot.name for slot in self.edit_slots]
         if len(set(names)) != len(names):
             raise ValueError("edit slot names must differ")
         return self
+
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """All graphs that the bundle has: fusion, then encoder, then those of both passes over tiles."""
+        tiles = (self.tiling.sums, self.tiling.given) if self.tiling else ()
+        return (self.fusion, *((self.encoder,) if self.encoder else ()), *tiles)
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,12 +24,14 @@ class Job:
         b: Luminance (H, W) of image_b in [0, 1].
         edit: Strength of each edit slot (S,).
         keys: Cache keys of both images; empty for a model without an encoder.
+        abandoned: Set by whoever waits for the result when it is not wanted any more.
     """
 
     a: Plane
     b: Plane
     edit: tuple[float, ...] = ()
     keys: tuple[bytes, bytes] = (b"", b"")
+    abandoned: threading.Event = field(default_factory=threading.Event, compare=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -95,6 +98,7 @@ class Engine:
         """Fuses pairs of one size.
 
         Raises:
+            AbandonedError: All jobs were abandoned during the run, and it noticed.
             RuntimeError: The graph returned something else than one image per pair.
         """
         started = time.perf_counter()
@@ -104,7 +108,7 @@ class Engine:
         if self.card.edit_slots:
             inputs["edit"] = np.array([job.edit for job in jobs], np.float32)
         encoded = time.perf_counter()
-        fused = self.backend.fuse(inputs)
+        fused = self.backend.fuse(inputs, lambda: all(job.abandoned.is_set() for job in jobs))
         if fused.shape != inputs["a"].shape:
             raise RuntimeError(f"the fusion graph of {self.card.name} returned {fused.shape} for {inputs['a'].shape}")
         encode_s, fuse_s = encoded - started, time.perf_counter() - encoded

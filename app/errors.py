@@ -2,7 +2,8 @@
 
 Two branches: a ``ClientError`` says what the caller must change; a ``ServerError`` says when to come back
 and never shows what went wrong inside. ``StartupError`` and ``BundleError`` are for the operator and end
-the start, or refuse one bundle. Whatever is outside this hierarchy reaches a caller as an anonymous 500.
+the start, or refuse one bundle. ``AbandonedError`` is for the worker, when no caller is left. Whatever is outside
+this hierarchy reaches a caller as an anonymous 500.
 """
 
 from __future__ import annotations
@@ -180,6 +181,10 @@ class DeadlineError(ServerError):
 
     status = 504
     slug = "deadline"
+
+
+class AbandonedError(Exception):
+    """A run was ended before its end because nobody waits for it; no caller sees this."""
 
 
 class StartupError(Exception):

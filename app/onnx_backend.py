@@ -6,14 +6,18 @@ import importlib
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.backend import Tensor
+import numpy as np
+
+from app.backend import Abandoned, Tensor, never
 from app.bundles import Bundle
 from app.card import Graph, TensorSpec
 from app.errors import BundleError, StartupError
 from app.settings import Settings
+from app.two_passes import fuse_in_two_passes
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +32,7 @@ RETAINED_PIXELS = 2**19
 
 
 class OnnxBackend:
-    """Both graphs of one bundle as onnxruntime sessions.
+    """The graphs of one bundle as onnxruntime sessions.
 
     Args:
         bundle: A checked bundle.
@@ -47,14 +51,14 @@ class OnnxBackend:
         card = bundle.card
         self._returning = runtime.RunOptions()
         self._returning.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        self._fusion = _open_graph(
-            runtime, card.name, card.fusion, bundle.fusion, providers=providers, settings=settings
-        )
-        self._encoder = (
-            _open_graph(runtime, card.name, card.encoder, bundle.encoder, providers=providers, settings=settings)
-            if card.encoder and bundle.encoder
-            else None
-        )
+        opened = partial(_open_graph, runtime, card.name, providers=providers, settings=settings)
+        self._fusion = opened(card.fusion, bundle.fusion)
+        self._encoder = opened(card.encoder, bundle.encoder) if card.encoder and bundle.encoder else None
+        self._tiling = card.tiling
+        if card.tiling and bundle.sums and bundle.given:
+            # At once and not for the first large image: a bundle that does not fit its card is refused at start.
+            self._sums = opened(card.tiling.sums, bundle.sums)
+            self._given = opened(card.tiling.given, bundle.given)
         self.device = self._settle_device(card.name, settings.device, wanted_cuda=len(providers) > 1)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -63,13 +67,42 @@ class OnnxBackend:
             raise ValueError("this model has no encoder")
         return self._run(self._encoder, {self._encoder.get_inputs()[0].name: images})
 
-    def fuse(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def fuse(self, inputs: Mapping[str, Tensor], abandoned: Abandoned = never) -> Tensor:
         """Fuses a batch; see ``Backend.fuse``."""
+        height, width = inputs["a"].shape[2:]
+        if self._tiling and height * width > self._tiling.above_pixels:
+            return self.fuse_in_tiles(inputs, abandoned)
+        return self.fuse_whole(inputs)
+
+    def fuse_whole(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Fuses a batch of images of any size with the fusion graph; memory grows with their pixels."""
         return self._run(self._fusion, inputs)
 
-    def _run(self, session: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    def fuse_in_tiles(self, inputs: Mapping[str, Tensor], abandoned: Abandoned = never) -> Tensor:
+        """Fuses a batch of images of any size in tiles, pair by pair, so that memory does not grow with their number.
+
+        Args:
+            inputs: ``a`` and ``b`` (N, 1, H, W) in [0, 1].
+            abandoned: See ``Backend.fuse``.
+
+        Returns:
+            Fused luminance (N, 1, H, W) in [0, 1].
+
+        Raises:
+            AbandonedError: The run was ended before its end.
+            ValueError: This model has no graphs for tiles.
+        """
+        if self._tiling is None:
+            raise ValueError("this model has no graphs for tiles")
+        # A tile's memory is given back every time, else that of an abandoned run would be kept.
+        sums, given = (partial(self._run, session, large=True) for session in (self._sums, self._given))
+        fuse = partial(fuse_in_two_passes, tiling=self._tiling, sums=sums, given=given, abandoned=abandoned)
+        a, b = inputs["a"], inputs["b"]
+        return np.concatenate([fuse(a[n : n + 1], b[n : n + 1]) for n in range(len(a))])
+
+    def _run(self, session: Any, inputs: Mapping[str, Tensor], *, large: bool = False) -> Tensor:
         if self.device == "cpu":
-            large = max(value.size for value in inputs.values()) > RETAINED_PIXELS
+            large = large or max(value.size for value in inputs.values()) > RETAINED_PIXELS
             result: Tensor = session.run(None, dict(inputs), self._returning if large else None)[0]
             return result
         binding = session.io_binding()
@@ -82,7 +115,8 @@ class OnnxBackend:
 
     def _settle_device(self, name: str, asked: str, *, wanted_cuda: bool) -> str:
         """Finds out where the sessions really run: onnxruntime falls back to the CPU without an error."""
-        sessions = [session for session in (self._fusion, self._encoder) if session is not None]
+        tiles = (self._sums, self._given) if self._tiling else ()
+        sessions = [session for session in (self._fusion, self._encoder, *tiles) if session is not None]
         if wanted_cuda and all(CUDA in session.get_providers() for session in sessions):
             return "cuda"
         if asked == "cuda":

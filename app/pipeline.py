@@ -144,11 +144,14 @@ class Pipeline:
         return pair
 
     def _batcher(self, engine: Engine) -> Batcher:
-        settings = self._settings
+        settings, tiling = self._settings, engine.card.tiling
+        # What is too large for the fusion graph as one image is too large for it as a batch, and pairs that run in
+        # tiles run one after another anyway: together, each would only wait for all of them.
+        most = min(settings.max_batch_pixels, tiling.above_pixels) if tiling else settings.max_batch_pixels
         limits = BatchLimits(
             max_queue=settings.max_queue,
             max_batch=settings.max_batch or (CUDA_BATCH if engine.backend.device == "cuda" else 1),
-            max_pixels=settings.max_batch_pixels,
+            max_pixels=most,
             max_wait_s=settings.max_wait_ms / 1000,
         )
         return Batcher(engine.card.name, engine.run, engine.probe_job(), limits, self._telemetry)

@@ -1,9 +1,9 @@
 """``make bench``: measures every model in a weights folder on this machine.
 
-    python -m benchmarks.bench [--weights DIR] [--rounds N] [--size H W] [--threads T] [--out DIR]
+    python -m benchmarks.bench [--weights DIR] [--rounds N] [--size H W] [--threads T] [--large-seconds S] [--out DIR]
 
-Prints one table a model and writes ``bench.json`` and ``bench.md``. A missed target is shown, not an
-error: a busy machine misses targets too.
+Prints the tables of each model and writes ``bench.json``, ``bench.md`` and a plot for each model with tiles. A missed
+target is shown, not an error: a busy machine misses targets too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from app.errors import BundleError, StartupError
 from app.settings import CLONE_WEIGHTS
 from benchmarks.errors import BenchError
 from benchmarks.facts import machine_facts
+from benchmarks.large import SIZES, Large, measure_large
+from benchmarks.large_report import draw_large
 from benchmarks.measure import Measured, measure
 from benchmarks.report import as_json, as_markdown, as_tables
 
@@ -75,7 +78,10 @@ def _measure_all(bundles: list[Bundle], options: argparse.Namespace, errors: Con
     with Progress(console=errors, transient=True) as progress:
         for bundle in bundles:
             task = progress.add_task(bundle.card.name, total=options.rounds)
-            measured.append(measure(bundle, options.threads, size, options.rounds, partial(progress.advance, task)))
+            found = measure(bundle, options.threads, size, options.rounds, partial(progress.advance, task))
+            task = progress.add_task(f"{bundle.card.name}, large images", total=2 * len(SIZES))
+            large = measure_large(bundle, options.threads, options.large_seconds, partial(progress.advance, task))
+            measured.append(replace(found, large=large))
     return measured
 
 
@@ -84,6 +90,9 @@ def _write(folder: Path, facts: dict[str, str], measured: list[Measured]) -> Non
     content = json.dumps(as_json(facts, measured), indent=1, ensure_ascii=False)
     (folder / "bench.json").write_text(content + "\n", encoding="utf-8")
     (folder / "bench.md").write_text(as_markdown(facts, measured), encoding="utf-8")
+    for item in measured:
+        if isinstance(item.large, Large):
+            draw_large(item.name, item.large, folder)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -92,10 +101,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=15, help="rounds of every measurement (default 15)")
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"))
     parser.add_argument("--threads", type=int, default=usable_cores(), help="CPU threads of one model run")
+    parser.add_argument(
+        "--large-seconds",
+        type=float,
+        default=1800,
+        help="most seconds of one run of a large image, whole or in tiles (default 1800); 0: no large images",
+    )
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder for the results")
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.threads < 1 or min(options.size) < MIN_SIDE:
         parser.error(f"--rounds and --threads must be at least 1, the sides of --size at least {MIN_SIDE}")
+    if not options.large_seconds >= 0:
+        parser.error("--large-seconds must not be negative")
     return options
 
 

@@ -10,6 +10,7 @@ from itertools import cycle
 from app.bundles import Bundle
 from benchmarks.errors import BenchError
 from benchmarks.graphs import CARD_SIZE, Graphs, Operations
+from benchmarks.large import NOT_ASKED, Large
 from benchmarks.memory import resident_bytes, watch_peak
 from benchmarks.pictures import Scene
 from benchmarks.rounds import WHOLE, Sample, Step, interleave, timed
@@ -59,6 +60,7 @@ class Measured:
         series: Samples of each step, one a round; seconds.
         memory: Memory of the service.
         upload_bytes: Size of the two files of a request.
+        large: Memory against image size, or why it was not measured.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Measured:
     memory: Memory
     upload_bytes: int
     convolutions: dict[str, int] = field(default_factory=lambda: dict(_convolutions()))
+    large: Large | str = NOT_ASKED
 
 
 def measure(

@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.findings import Finding, findings
+from benchmarks.large import Large
+from benchmarks.large_report import large_json, large_markdown, large_table
 from benchmarks.measure import Measured
 
 COLUMNS = ("", "median", "quartiles", "unit", "target", "")
@@ -21,8 +23,8 @@ NOTE = (
 )
 
 
-def as_tables(measured: list[Measured]) -> Iterator[Table]:
-    """Yields one table a model for the terminal."""
+def as_tables(measured: list[Measured]) -> Iterator[Table | str]:
+    """Yields one table a model for the terminal, then one more, or a line that says why there is none."""
     for item in measured:
         table = Table(*COLUMNS, title=_title(item), title_justify="left")
         for number in NUMERIC:
@@ -35,6 +37,8 @@ def as_tables(measured: list[Measured]) -> Iterator[Table]:
                 table.add_row(*cells, f"[{color}]{verdict}[/{color}]" if color else verdict)
             table.add_section()
         yield table
+    for item in measured:
+        yield large_table(item.name, item.large) if isinstance(item.large, Large) else f"{item.name}: {item.large}"
 
 
 def as_markdown(facts: Mapping[str, str], measured: list[Measured]) -> str:
@@ -46,6 +50,9 @@ def as_markdown(facts: Mapping[str, str], measured: list[Measured]) -> str:
         for section, rows in findings(item).items():
             lines.append(f"| **{section}** | | | | | |")
             lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+    lines += ["", "## Memory against image size"]
+    for item in measured:
+        lines += ["", *large_markdown(item.name, item.large)]
     return "\n".join(lines) + "\n"
 
 
@@ -88,4 +95,10 @@ def _model(item: Measured) -> dict[str, Any]:
         for row in section
     }
     size = {"height": item.size[0], "width": item.size[1]}
-    return {"name": item.name, "size": size, "findings": rows, "samples_s": item.series}
+    return {
+        "name": item.name,
+        "size": size,
+        "findings": rows,
+        "samples_s": item.series,
+        "large": large_json(item.large),
+    }

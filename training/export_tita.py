@@ -26,10 +26,10 @@ from training.tita import load_trained
 PARITY_BATCHES = (1, 2, 5)
 PARITY_SIZES = ((64, 64), (37, 53), (200, 312), (480, 640))
 TILED_SIZE = (768, 1024)
-ABOVE_PIXELS = 2**20
-"""Larger images are fused in tiles. Below, the whole at once is faster, for no halo is computed twice."""
-
 TILE = 768
+ABOVE_PIXELS = TILE**2
+"""Larger images are fused in tiles, so no run needs more memory than a tile. Below, no halo is computed twice."""
+
 _EXAMPLE = (2, 138, 202)
 
 Array = NDArray[np.float32]

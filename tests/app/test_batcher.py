@@ -10,7 +10,7 @@ import pytest
 
 from app.batcher import Batcher, BatchLimits
 from app.engine import Fused, Job
-from app.errors import OverloadedError, RunFailedError
+from app.errors import AbandonedError, OverloadedError, RunFailedError
 from app.telemetry import Telemetry
 
 POISON = -1.0
@@ -212,6 +212,38 @@ def test_a_caller_that_leaves_during_its_run_harms_nobody():
             first.cancel()
             runner.permits.release(10)
             assert (await batcher.submit(job(7)))[0].luma[0, 0] == 7
+
+    run(scenario())
+
+
+def test_a_run_that_its_callers_left_may_end_early_and_is_no_failure():
+    async def scenario():
+        class Tiles(Runner):
+            """A long run that looks up now and then, as one in tiles does."""
+
+            ended = 0
+
+            def __call__(self, jobs):
+                fused = super().__call__(jobs)
+                if all(job.abandoned.is_set() for job in jobs):
+                    self.ended += 1
+                    raise AbandonedError
+                return fused
+
+        runner = Tiles()
+        async with started(runner) as (batcher, telemetry):
+            for _ in range(4):
+                runner.batches.clear()
+                task = await hold_one(batcher, runner)
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(task, 0.001)
+                runner.permits.release()
+            runner.held, last = False, job(7)
+            assert (await batcher.submit(last))[0].luma[0, 0] == 7
+            assert not last.abandoned.is_set()
+            assert runner.ended == 4
+            assert batcher.healthy
+            assert "pairfuse_run_failures_total{" not in telemetry.render().decode()
 
     run(scenario())
 

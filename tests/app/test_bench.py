@@ -12,6 +12,7 @@ from benchmarks import bench
 from benchmarks.errors import BenchError
 from benchmarks.findings import Target, findings, reference
 from benchmarks.graphs import Graphs, Operations
+from benchmarks.large import NOT_ASKED
 from benchmarks.macs import count_macs
 from benchmarks.measure import CACHED, COLD, ENCODE, FUSE, FUSE_DEFAULTS, Measured, Memory, _Pairs
 from benchmarks.pictures import Scene
@@ -202,7 +203,9 @@ def test_target_at_its_bound(sign, verdicts):
 def test_all_three_reports_are_complete():
     measured = [fake(), fake("titok-ste", encoder=False)]
     text, tree = as_markdown(FACTS, measured), json.loads(json.dumps(as_json(FACTS, measured)))
-    tables = list(as_tables(measured))
+    *tables, first, second = as_tables(measured)
+    assert (first, second) == tuple(f"{item.name}: {NOT_ASKED}" for item in measured)
+    assert all(f"\n{line}.\n" in text for line in (first, second))
     for item, model, table in zip(measured, tree["models"], tables, strict=True):
         rows = by_key(item)
         assert model["name"] == item.name

@@ -61,8 +61,8 @@ class CountingBackend:
         self.encoded.append(len(images))
         return self._backend.encode(images)
 
-    def fuse(self, inputs):
-        return self._backend.fuse(inputs)
+    def fuse(self, inputs, abandoned):
+        return self._backend.fuse(inputs, abandoned)
 
 
 @pytest.fixture
@@ -122,6 +122,6 @@ def test_a_model_without_encoder_and_slots(make_engine, planes):
 
 def test_a_graph_that_changes_the_size_is_an_error(make_engine, planes):
     engine, backend, _ = make_engine("plain")
-    backend.fuse = lambda inputs: inputs["a"][..., :-1]
+    backend.fuse = lambda inputs, abandoned: inputs["a"][..., :-1]
     with pytest.raises(RuntimeError, match="returned"):
         engine.run([engine.job(planes[0], planes[1], ())])
