@@ -29,8 +29,8 @@ class TITAConfig:
 
     Attributes:
         dim: Channels D of every token.
-        fold: Side in pixels of what a token stands for. The paper's token is one pixel; squares of 2 × 2 need a quarter
-            of its multiplications.
+        fold: Side in pixels of what a token stands for. The paper's token is one pixel; squares of 4 × 4 need a
+            sixteenth of its multiplications.
         heads: Heads of the window attentions.
         window: Side of a window in pixels, even; every second block shifts its windows by half of it.
         mlp_ratio: Hidden channels of an MLP as a multiple of ``dim``.
@@ -98,7 +98,7 @@ class TITAConfig:
 PROFILES: dict[str, TITAConfig] = {
     "code": TITAConfig(),
     "paper": TITAConfig(relation_act="sigmoid", pixel_heads=1),
-    "product": TITAConfig(fold=2, output="blend"),
+    "product": TITAConfig(fold=4, output="blend"),
 }
 
 _BASELINE = TITAConfig(fusion_blocks="mixed", pixel_attention="none", fusion_head="conv")

@@ -17,10 +17,10 @@ WINDOWS = (3, 7, 15)
 LOCAL_REACH = WINDOWS[-1] // 2 + 1 + 3
 """Pixels that the blend looks beyond its own: the largest window, the Laplacian inside it, three convolutions."""
 
-_FLOOR = 1e-4
-"""Squared Laplacian of sensor noise and rounding, which is no sign of sharpness."""
+_FLOOR = 1e-3
+"""Squared Laplacian of sensor noise of two grey levels, which is no sign of sharpness."""
 
-_TRUST = 3.0
+_TRUST = 5.0
 """How much an untrained network trusts the comparison of sharpness."""
 
 
