@@ -27,11 +27,41 @@ class PixelNorm(nn.Module):
         return normed.permute(0, 3, 1, 2)
 
 
-class ChannelAttention(nn.Module):
+def attend(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
     """Attention between channels, with statistics over all pixels of the image.
 
     Queries and keys have norm 1 along the pixels, so the logits are cosines and do not grow with the image.
     Written with products and a softmax only, so that it exports with dynamic sizes.
+
+    Args:
+        q: Queries, (N, D, H, W).
+        k: Keys, same shape.
+        v: Values, same shape.
+        temperature: Scale of the logits of each head, (M, 1, 1); M must divide D.
+
+    Returns:
+        (N, D, H, W).
+    """
+    heads = len(temperature)
+    q, k = _unit(_by_head(q, heads)), _unit(_by_head(k, heads))  # (N, M, C, P)
+    logits = q @ k.transpose(-2, -1) * temperature  # (N, M, C, C)
+    mixed = logits.softmax(dim=-1) @ _by_head(v, heads)  # (N, M, C, P)
+    return mixed.reshape(v.shape)
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    N, D, H, W = x.shape
+    return x.reshape(N, heads, D // heads, H * W)  # (N, M, C, P)
+
+
+def _unit(x: Tensor) -> Tensor:
+    # Divides by a (…, 1) norm: F.normalize would expand the norm to a full map in the exported graph.
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # (N, M, C, 1)
+    return x / norm.clamp_min(1e-12).to(x.dtype)
+
+
+class ChannelAttention(nn.Module):
+    """Attention between the channels of one map; see ``attend``.
 
     Args:
         width: Channels D.
@@ -44,7 +74,6 @@ class ChannelAttention(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"{heads} heads do not divide the width {width}")
-        self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.project = nn.Conv2d(width, 3 * width, 1, bias=False)
         self.spatial = nn.Conv2d(3 * width, 3 * width, 3, padding=1, groups=1 if full_conv else 3 * width, bias=False)
@@ -53,21 +82,8 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend: (N, D, H, W) -> (N, D, H, W)."""
         q, k, v = self.spatial(self.project(x)).chunk(3, dim=1)  # each (N, D, H, W)
-        q, k = self._unit(self._by_head(q)), self._unit(self._by_head(k))  # (N, M, C, P)
-        logits = q @ k.transpose(-2, -1) * self.temperature  # (N, M, C, C)
-        mixed = logits.softmax(dim=-1) @ self._by_head(v)  # (N, M, C, P)
-        out: Tensor = self.out(mixed.reshape(x.shape))
+        out: Tensor = self.out(attend(q, k, v, self.temperature))
         return out
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        N, D, H, W = x.shape
-        return x.reshape(N, self.heads, D // self.heads, H * W)  # (N, M, C, P)
-
-    @staticmethod
-    def _unit(x: Tensor) -> Tensor:
-        # Divides by a (…, 1) norm: F.normalize would expand the norm to a full map in the exported graph.
-        norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # (N, M, C, 1)
-        return x / norm.clamp_min(1e-12).to(x.dtype)
 
 
 class GatedFeedForward(nn.Module):

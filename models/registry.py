@@ -12,6 +12,9 @@ from models.tita import ABLATIONS, TITA, TITAConfig
 from models.tita import PROFILES as TITA_PROFILES
 from models.titok_ste import PROFILES as TITOK_STE
 from models.titok_ste import TiTokSTE
+from models.unifusion import ABLATIONS as UNIFUSION_ABLATIONS
+from models.unifusion import PROFILES as UNIFUSION_PROFILES
+from models.unifusion import UniFusion, UniFusionConfig
 
 TOKEN_MODELS: dict[str, Callable[..., FusionModel]] = {
     "titok-ste-paper": partial(TiTokSTE, config=TITOK_STE["paper"]),
@@ -33,6 +36,15 @@ TITA_CONFIGS: dict[str, TITAConfig] = {
 }
 """Every TITA network: the released one, the published one by its code and by its text, the rows of its ablations."""
 
+UNIFUSION_CONFIGS: dict[str, UniFusionConfig] = {
+    "unifusion": UNIFUSION_PROFILES["light"],
+    "unifusion-code": UNIFUSION_PROFILES["code"],
+    "unifusion-paper": UNIFUSION_PROFILES["paper"],
+    **{f"unifusion-{row}": config for row, config in UNIFUSION_ABLATIONS.items()},
+}
+"""Every UniFusion network: the released one, the published one by its code and by its text, the rows of its
+ablations."""
+
 IMAGE_MODELS: dict[str, Callable[..., FusionModel]] = {
     name: partial(TITA, config=config) for name, config in TITA_CONFIGS.items()
 }
@@ -40,22 +52,28 @@ IMAGE_MODELS: dict[str, Callable[..., FusionModel]] = {
 
 PROFILES = TOKEN_MODELS | IMAGE_MODELS
 
+BACKBONE_MODELS: dict[str, Callable[..., FusionModel]] = {
+    name: partial(UniFusion, config) for name, config in UNIFUSION_CONFIGS.items()
+}
+"""Built around a frozen backbone, but for those that train an encoder of their own."""
+
 
 def build(name: str, *args: Any, **kwargs: Any) -> FusionModel:
     """Build a model.
 
     Args:
-        name: A key of ``PROFILES``.
+        name: A key of ``PROFILES`` or ``BACKBONE_MODELS``.
         *args: What the model is built around: for those of ``TOKEN_MODELS`` the frozen tokenizer and its slots, for
-            those of ``IMAGE_MODELS`` nothing.
+            those of ``BACKBONE_MODELS`` the frozen backbone, for those of ``IMAGE_MODELS`` nothing.
         **kwargs: Passed on by name.
 
     Raises:
         ValueError: No model has this name; the message lists those that exist. Or it takes no tokenizer and was given
-            one.
+            one, or a backbone that it lacks, that does not fit or that it does not take.
     """
-    if name not in PROFILES:
-        raise ValueError(f"no model is named {name!r}; known: {', '.join(PROFILES)}")
+    known = PROFILES | BACKBONE_MODELS
+    if name not in known:
+        raise ValueError(f"no model is named {name!r}; known: {', '.join(known)}")
     if args and name in IMAGE_MODELS:
         raise ValueError(f"{name} is built around no tokenizer; models that are: {', '.join(TOKEN_MODELS)}")
-    return PROFILES[name](*args, **kwargs)
+    return known[name](*args, **kwargs)

@@ -37,7 +37,7 @@ def test_how_far_a_pixel_of_the_published_network_looks():
     assert exact_halo(TITAConfig()) == 72
     assert exact_halo(TITAConfig(), features=True) == 56
     assert {exact_halo(config) for config in ABLATIONS.values()} == {72}
-    assert exact_halo(PROFILES["product"]) == 144
+    assert exact_halo(PROFILES["product"]) == 288
 
 
 @pytest.mark.parametrize("row", ["full", "sf"])
