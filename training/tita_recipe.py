@@ -42,7 +42,7 @@ class TITARecipe(Recipe):
 
     Attributes:
         profile: Network by its name in ``models.registry``, the rows of the ablation tables among them: ``tita-sf``.
-        network: Values of ``TITAConfig`` that differ from the profile's: ``{fold: 2}``.
+        network: Values of ``TITAConfig`` that differ from the profile's: ``{fold: 4}``.
         steps: Optimiser steps; each sees ``sampling.batch`` crops of every task.
         optim: Learning rate and its schedule; ``clip: 0`` does not clip, as the paper's results were trained.
         body_lr_ratio: Learning rate of the network relative to that of what begins at nothing: the last convolution and

@@ -210,6 +210,7 @@ def test_a_row_that_fails_keeps_the_finished_ones(words, tmp_path):
         (("--table", 4, "--set", "network.depth=3"), "row baseline-ts: network: .*unexpected keyword argument 'depth'"),
         (("--table", 4, "--set", "validation.tasks=[]"), "validation.tasks: "),
         (("--table", 4, "--size", "big"), "--size"),
+        (("--table", 4, "--size", 36), "image a on .*: .*36"),
         (("--table", 4, "--recipe", "titok-ste-lite"), "recipe titok-ste-lite.yaml: "),
     ],
 )

@@ -79,6 +79,33 @@ def test_terms_beyond_the_paper(pair):
     assert loss(batch(a, b), outside.clamp(0, 1), out_of_range=4.0) == 0.0
 
 
+def test_tone_punishes_a_halo_and_not_the_edge_itself(pair):
+    a = torch.full((1, 1, 64, 64), 0.2)
+    a[..., 32:] = 0.8
+    b = torch.full_like(a, 0.5)
+    halo = a.clone()
+    halo[..., 16:32] -= torch.linspace(0, 0.15, 16)
+    assert loss(batch(a, b), a, tone=1.0) == pytest.approx(0.0, abs=1e-6)
+    assert loss(batch(a, b), a + 0.1, tone=1.0) == pytest.approx(0.0, abs=1e-6)
+    assert loss(batch(a, b), halo, tone=1.0) > 1e-3
+    # signs count: the edge the wrong way round is worse than none
+    assert loss(batch(a, b), 1 - a, tone=1.0) == pytest.approx(2 * loss(batch(a, b), b, tone=1.0), rel=1e-4)
+
+
+def test_gradients_as_weak_as_noise_are_not_asked_for(pair):
+    a, _ = pair
+    torch.manual_seed(1)
+    flat = torch.full_like(a, 0.5)
+    noisy = flat + torch.randn_like(flat) / 255
+    asked, excused = (loss(batch(noisy, flat), flat, texture=1.0, noise=noise) for noise in (0.0, 0.08))
+    assert excused < 0.2 * asked
+    edge = flat.clone()
+    edge[..., 20:] = 1.0
+    assert loss(batch(edge, flat), flat, texture=1.0, noise=0.08) == pytest.approx(
+        loss(batch(edge, flat), flat, texture=1.0), rel=1e-2
+    )
+
+
 def test_the_whole_is_the_papers_sum(pair):
     a, b = pair
     fused = (a + b) / 2

@@ -44,10 +44,17 @@ class Measured:
     values: dict[str, list[float]]
 
 
-def as_pairs(images: ImagePairs, side: int | None) -> list[Pair]:
-    """Pairs as the metrics want them, at native size or squashed to ``side`` as ``evaluate`` does."""
+def as_pairs(images: ImagePairs, side: int | None, metrics: Sequence[str]) -> list[Pair]:
+    """Pairs as the metrics want them, at native size or squashed to ``side`` as ``evaluate`` does.
+
+    Raises:
+        DataError: One is too small for a metric. Rows take long, so this is found before the first.
+    """
     named = zip(images.names, images.pairs, strict=True)
-    return [Pair(name, _sized(a, side), _sized(b, side)) for name, (a, b) in named]
+    pairs = [Pair(name, _sized(a, side), _sized(b, side)) for name, (a, b) in named]
+    smallest = min(pairs, key=lambda pair: min(pair.a.shape))
+    evaluate_methods([smallest], {"image a": lambda a, b: a}, metrics)
+    return pairs
 
 
 def _sized(image: Grey, side: int | None) -> Grey:

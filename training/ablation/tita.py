@@ -90,7 +90,7 @@ class TITAStudy(Study[NetworkJob]):
         self.recipe: TITARecipe = load_recipe(self.name, TITARecipe, args.set)
         _check_free(self.recipe, self.overrides)
         self.val = _measured_pairs(self.recipe, args.data)
-        self.pairs = as_pairs(self.val, side)
+        self.pairs = as_pairs(self.val, side, table.metrics)
 
     def build(self, row: str) -> NetworkJob | Skip:
         """How a row is trained, or why it must be left out."""

@@ -60,7 +60,7 @@ class TokenStudy(Study[TokenJob]):
         self.recipe: FusionRecipe = load_recipe(self.name, FusionRecipe, args.set)
         self.rows = _rows(args, self.recipe)
         self.val = ImagePairs(args.data, self.recipe.val)
-        self.pairs = as_pairs(self.val, side)
+        self.pairs = as_pairs(self.val, side, table.metrics)
 
     def build(self, row: str) -> TokenJob | Skip:
         """What a row needs, or why it must be left out."""
