@@ -50,19 +50,19 @@ IMAGE_MODELS: dict[str, Callable[..., FusionModel]] = {
 }
 """Built from nothing: they see the images only."""
 
-PROFILES = TOKEN_MODELS | IMAGE_MODELS
-
 BACKBONE_MODELS: dict[str, Callable[..., FusionModel]] = {
     name: partial(UniFusion, config) for name, config in UNIFUSION_CONFIGS.items()
 }
 """Built around a frozen backbone, but for those that train an encoder of their own."""
+
+PROFILES = TOKEN_MODELS | IMAGE_MODELS | BACKBONE_MODELS
 
 
 def build(name: str, *args: Any, **kwargs: Any) -> FusionModel:
     """Build a model.
 
     Args:
-        name: A key of ``PROFILES`` or ``BACKBONE_MODELS``.
+        name: A key of ``PROFILES``.
         *args: What the model is built around: for those of ``TOKEN_MODELS`` the frozen tokenizer and its slots, for
             those of ``BACKBONE_MODELS`` the frozen backbone, for those of ``IMAGE_MODELS`` nothing.
         **kwargs: Passed on by name.
@@ -71,9 +71,8 @@ def build(name: str, *args: Any, **kwargs: Any) -> FusionModel:
         ValueError: No model has this name; the message lists those that exist. Or it takes no tokenizer and was given
             one, or a backbone that it lacks, that does not fit or that it does not take.
     """
-    known = PROFILES | BACKBONE_MODELS
-    if name not in known:
-        raise ValueError(f"no model is named {name!r}; known: {', '.join(known)}")
+    if name not in PROFILES:
+        raise ValueError(f"no model is named {name!r}; known: {', '.join(PROFILES)}")
     if args and name in IMAGE_MODELS:
         raise ValueError(f"{name} is built around no tokenizer; models that are: {', '.join(TOKEN_MODELS)}")
-    return known[name](*args, **kwargs)
+    return PROFILES[name](*args, **kwargs)

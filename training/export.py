@@ -13,6 +13,7 @@ from training.bundle import file_record, new_bundle, training_record, write_card
 from training.card_text import CardText, load_card_text
 from training.data.images import DataError
 from training.export_tita import export_tita
+from training.export_unifusion import export_unifusion
 from training.graphs import OPSET, graph_spec, is_half, parity, round_weights, write_weights
 from training.macs import count_macs
 from training.record import run_records
@@ -21,6 +22,9 @@ from training.titok_ste import load_trained
 from training.tokenizer_files import load_tokenizer
 
 Storage = Literal["float16", "float32"]
+
+WITHOUT_TOKENS = {"tita": export_tita, "unifusion": export_unifusion}
+"""How the runs of models without tokens are exported, by their kind."""
 
 
 def tokenizer_record(folder: Path, text: CardText) -> dict[str, list[dict[str, Any]]]:
@@ -120,7 +124,9 @@ def make_card(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training export``."""
-    parser.add_argument("--tokenizer", type=Path, help="run folder of the tokenizer, or a bundle; TITA has none")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="run folder of the tokenizer, or a bundle; for titok-ste models only"
+    )
     parser.add_argument("--run", type=Path, required=True, help="run folder of the fusion network")
     parser.add_argument("--card", default="titok-ste-lite", help="card text: name or .yaml path")
     parser.add_argument("--storage", choices=("float16", "float32"), default="float16", help="of the weights")
@@ -133,11 +139,11 @@ def run(args: argparse.Namespace) -> None:
     """Export, check parity and print the bundle's files."""
     text = load_card_text(args.card)
     checkpoint = f"{args.checkpoint}.pt"
-    tita = load_checkpoint(args.run / checkpoint).get("kind") == "tita"
-    _check_options(args, tita=tita)
+    kind = load_checkpoint(args.run / checkpoint).get("kind")
+    _check_options(args, kind)
     try:
-        if tita:
-            export_tita(args.run, text, args.out, half=args.storage == "float16", checkpoint=checkpoint)
+        if kind in WITHOUT_TOKENS:
+            WITHOUT_TOKENS[kind](args.run, text, args.out, half=args.storage == "float16", checkpoint=checkpoint)
         else:
             export(
                 args.tokenizer,
@@ -154,9 +160,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
 
 
-def _check_options(args: argparse.Namespace, *, tita: bool) -> None:
+def _check_options(args: argparse.Namespace, kind: str | None) -> None:
     """Refuse options that do not belong to the kind of run."""
-    if tita and (args.tokenizer or args.fixed_strength):
-        raise DataError(f"{args.run} is a tita run, which has no tokens: leave out --tokenizer and --fixed-strength")
-    if not tita and args.tokenizer is None:
+    if kind in WITHOUT_TOKENS and (args.tokenizer or args.fixed_strength):
+        raise DataError(f"{args.run} is a {kind} run, which has no tokens: leave out --tokenizer and --fixed-strength")
+    if kind not in WITHOUT_TOKENS and args.tokenizer is None:
         raise DataError(f"{args.run} needs its tokenizer: give --tokenizer, its run folder or a bundle")

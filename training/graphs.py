@@ -22,6 +22,9 @@ from models.tokenizer import Tokenizer
 OPSET = 18
 PARITY_LIMIT = 1e-4
 PARITY_CASES = ((1, 256, 256), (3, 256, 256), (1, 130, 77), (3, 130, 77), (1, 480, 640), (1, 481, 639))
+CODE = "code"
+"""Output of an encoder, and what the names of a fusion graph's inputs begin with that take it."""
+
 _EXAMPLE = (2, 138, 202)
 HALF_FROM = 256
 """Weights of fewer values are not worth a cast."""
@@ -139,9 +142,19 @@ def round_to_half(model: nn.Module, before: Tensor, fuse: Callable[[], Tensor]) 
 
 
 def to_onnx(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Path, *, half: bool) -> None:
-    """Export with N, H and W dynamic; with ``half``, weights are stored as float16."""
-    N, H, W = torch.export.Dim("N", max=4096), torch.export.Dim("H", min=32), torch.export.Dim("W", min=32)
-    shapes = {name: {0: N, 2: H, 3: W} if x.ndim == 4 else {0: N} for name, x in inputs.items()}
+    """Export with N, H and W dynamic, and h and w of codes that are maps.
+
+    Args:
+        module: Takes ``inputs`` by name.
+        inputs: Images (N, C, H, W), codes (N, C, h, w) whose names begin with ``code``, or tensors (N, …).
+        output: Name of the one output.
+        path: File.
+        half: Store weights as float16.
+    """
+    N = torch.export.Dim("N", max=4096)
+    image = {0: N, 2: torch.export.Dim("H", min=32), 3: torch.export.Dim("W", min=32)}
+    code = {0: N, 2: torch.export.Dim("h", min=2), 3: torch.export.Dim("w", min=2)}
+    shapes = {name: {0: N} if x.ndim != 4 else code if name.startswith(CODE) else image for name, x in inputs.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -164,7 +177,7 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Pat
         del value.metadata_props[:]
     for value in graph.graph.output:  # the exporter names them by how they were computed, e.g. Min(H, 8*((H + 7)//8))
         if len(dims := value.type.tensor_type.shape.dim) == 4:
-            dims[2].dim_param, dims[3].dim_param = "H", "W"
+            dims[2].dim_param, dims[3].dim_param = "hw" if output == CODE else "HW"
     if half:
         store_half(graph)
     onnx.checker.check_model(graph)

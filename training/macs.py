@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.base import FusionModel
-from models.registry import PROFILES, TOKEN_MODELS, build
+from models.registry import PROFILES, TOKEN_MODELS, UNIFUSION_CONFIGS, build
 from models.token_fusion import TokenFusionModel
 from models.tokenizer import TOKENIZERS, Tokenizer
+from models.unifusion import SmallViT, ViTConfig
+from models.unifusion.config import HEAD_DIM
 
 
 def count_macs(model: FusionModel, height: int, width: int) -> tuple[float, float]:
@@ -30,6 +33,17 @@ def count_macs(model: FusionModel, height: int, width: int) -> tuple[float, floa
     return fuse.get_total_flops() / 2 / (height * width), encode.get_total_flops() / 2
 
 
+def _around(name: str, tokenizer: str) -> tuple[Any, ...]:
+    """What a model is built around, of the size that it wants; weights do not matter."""
+    if name in TOKEN_MODELS:
+        return Tokenizer(TOKENIZERS[tokenizer]), None
+    config = UNIFUSION_CONFIGS.get(name)
+    if config is None or config.encoder == "trained":
+        return ()
+    size = ViTConfig(config.embed_dim, heads=config.embed_dim // HEAD_DIM)
+    return (SmallViT(size, name="counted", maskable=False),)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training macs``."""
     parser.add_argument("--model", action="append", choices=sorted(PROFILES), help="default: all")
@@ -43,8 +57,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{'model':22} {'parameters':>11} {'fuse kMAC/px':>13} {'fuse GMAC':>10} {'encode GMAC/image':>18}")
     for name in args.model or PROFILES:
         with torch.device("meta"):
-            around = (Tokenizer(TOKENIZERS[args.tokenizer]), None) if name in TOKEN_MODELS else ()
-            model = build(name, *around)
+            model = build(name, *_around(name, args.tokenizer))
         per_pixel, encode = count_macs(model, height, width)
         parameters = sum(p.numel() for p in model.parameters())
         total = per_pixel * height * width

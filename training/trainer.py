@@ -231,8 +231,12 @@ class Trainer(ABC):
         """Move the averaged weights towards the current ones."""
         # early averages would remember the random initial weights, hence the ramp
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        for mean, value in zip(self.average.parameters(), self.module.parameters(), strict=True):
+        for mean, value in self.averaged():
             mean.lerp_(value, 1 - decay)
+
+    def averaged(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """The averaged weights, each with the current one."""
+        return zip(self.average.parameters(), self.module.parameters(), strict=True)
 
     def is_best(self, scores: Mapping[str, float]) -> bool:
         """Whether these scores have the best mean rank over ``best_by`` among all validations of the run so far."""

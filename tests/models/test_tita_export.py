@@ -78,12 +78,13 @@ def test_sizes_stay_open_in_the_signatures(whole, tiled):
 def test_tiles_by_two_graphs_equal_the_whole(tiled, batch):
     """As a service does it, with arrays only; the image's sides are multiples of the window already."""
     model, sums, given = tiled[0], session(tiled[1]), session(tiled[2])
-    a, b = (image.numpy() for image in pair(batch, 1, 160, 192))
-    halo = exact_halo(model.config)
+    halo, window = exact_halo(model.config), model.config.multiple
+    height, width, tile = 9 * window, 11 * window, 7 * window
+    a, b = (image.numpy() for image in pair(batch, 1, height, width))
     tiles = [
         (rows, columns)
-        for rows in spans(160, tile=112, halo=halo, window=8)
-        for columns in spans(192, tile=112, halo=halo, window=8)
+        for rows in spans(height, tile=tile, halo=halo, window=window)
+        for columns in spans(width, tile=tile, halo=halo, window=window)
     ]
     assert len(tiles) > 1
     total = 0.0
@@ -95,7 +96,7 @@ def test_tiles_by_two_graphs_equal_the_whole(tiled, batch):
     fused = np.empty_like(a)
     for rows, columns in tiles:
         here = (..., rows.whole, columns.whole)
-        part = run(given, a=a[here], b=b[here], mean=total / (160 * 192))
+        part = run(given, a=a[here], b=b[here], mean=np.float32(total / (height * width)))
         fused[..., rows.own, columns.own] = part[..., rows.inside, columns.inside]
     with torch.no_grad():
         expected = model(torch.from_numpy(a), torch.from_numpy(b)).numpy()

@@ -95,7 +95,7 @@ def test_rows_of_the_first_table_are_all_combinations():
 
 def test_the_shipped_recipe_is_affordable_and_right_for_every_row():
     base = load_recipe("tita-ablation", TITARecipe)
-    assert base.network == {"fold": 2, "output": "blend"}
+    assert base.network == {"fold": 4, "output": "blend"}
     assert base.steps < load_recipe("tita-short", TITARecipe).steps
     for number, plans in PLANS.items():
         for row, plan in plans.items():

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import PROFILES, TITA_CONFIGS
+from models.registry import PROFILES, TITA_CONFIGS, UNIFUSION_CONFIGS
 from models.tokenizer import TOKENIZERS
+from training.backbone_recipe import BackboneRecipe
 from training.card_text import load_card_text
 from training.config import OptimConfig, Strict, load_recipe
 from training.data.images import DataError
@@ -14,6 +15,7 @@ from training.tita_recipe import TITARecipe
 from training.titok_ste import learning_rate
 from training.titok_ste_recipe import FusionRecipe
 from training.tokenizer import TokenizerRecipe
+from training.unifusion_recipe import UniFusionRecipe
 
 CONFIGS = sorted(Path(str(entry)).stem for entry in (resources.files("training") / "configs").iterdir())
 CARDS = sorted(Path(str(entry)).stem for entry in (resources.files("training") / "cards").iterdir())
@@ -25,6 +27,10 @@ def test_recipe_is_valid_and_names_an_existing_model(name):
         assert load_recipe(name, TokenizerRecipe).tokenizer in TOKENIZERS
     elif name.startswith("tita"):
         assert load_recipe(name, TITARecipe).profile in TITA_CONFIGS
+    elif name.startswith("backbone"):
+        assert load_recipe(name, BackboneRecipe).sources
+    elif name.startswith("unifusion"):
+        assert load_recipe(name, UniFusionRecipe).profile in UNIFUSION_CONFIGS
     else:
         assert load_recipe(name, FusionRecipe).profile in PROFILES
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 
 from training.config import Recipe
 from training.data.images import DataError
-from training.data.pairs import ImagePairs
+from training.evaluation.measure import FusedPair, measure_pair
 from training.evaluation.methods import Method, Real, Unit, evaluate_methods
 from training.evaluation.pairs import Grey, Pair
 from training.probing.slots import write_json
@@ -37,14 +37,30 @@ class Measured:
         steps: That it was trained for.
         seconds: That this took.
         values: One number per pair for each metric; NaN where the metric is not defined.
+        seeds: How many runs with other seeds these are means of.
+        spread: Standard deviation over the seeds of each metric's mean; empty for one seed.
     """
 
     steps: int
     seconds: float
     values: dict[str, list[float]]
+    seeds: int = 1
+    spread: dict[str, float] = field(default_factory=dict)
 
 
-def as_pairs(images: ImagePairs, side: int | None, metrics: Sequence[str]) -> list[Pair]:
+class NamedImages(Protocol):
+    """Pairs in memory."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of every pair."""
+
+    @property
+    def pairs(self) -> list[tuple[Grey, Grey]]:
+        """Both images of every pair, 8 bit, of one shape."""
+
+
+def as_pairs(images: NamedImages, side: int | None, metrics: Sequence[str]) -> list[Pair]:
     """Pairs as the metrics want them, at native size or squashed to ``side`` as ``evaluate`` does.
 
     Raises:
@@ -53,7 +69,7 @@ def as_pairs(images: ImagePairs, side: int | None, metrics: Sequence[str]) -> li
     named = zip(images.names, images.pairs, strict=True)
     pairs = [Pair(name, _sized(a, side), _sized(b, side)) for name, (a, b) in named]
     smallest = min(pairs, key=lambda pair: min(pair.a.shape))
-    evaluate_methods([smallest], {"image a": lambda a, b: a}, metrics)
+    measure_pair(metrics, FusedPair(smallest, {"image a": smallest.a}))
     return pairs
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,9 +95,26 @@ class Outcome:
         if self.reference is None:
             return {}
         others = tuple(name for name in self.finished if name != self.reference)
-        data, size = self.setting.data, self.setting.size
-        report = Report(data, size, self._results, ranked_by=self.table.metrics, references=others)
-        return {name: {m: report.differences[name][self.reference][m] for m in self.columns} for name in others}
+        found: dict[str, dict[str, Difference]] = {name: {} for name in others}
+        for columns, results in self._by_set():
+            ranked = tuple(_metric(column) for column in columns if column in self.table.metrics)
+            report = Report(self.setting.data, self.setting.size, results, ranked_by=ranked, references=others)
+            for name in others:
+                own = report.differences[name][self.reference]
+                found[name] |= {column: own[_metric(column)] for column in columns}
+        return found
+
+    def _by_set(self) -> Iterator[tuple[list[str], Results]]:
+        """The columns of each set of pairs, and their values by the metrics' plain names on these pairs only."""
+        for name in dict.fromkeys(_set(column) for column in self.columns):
+            columns = [column for column in self.columns if _set(column) == name]
+            rows = [row for row, pair in enumerate(self.setting.pairs) if not name or pair.startswith(f"{name}/")]
+            values = {
+                row: {_metric(column): table[column] for column in columns}
+                for row, table in self._results.values.items()
+            }
+            metrics = tuple(_metric(column) for column in columns)
+            yield columns, Results(metrics, self.setting.pairs, values).only(rows)
 
     @property
     def _results(self) -> Results:
@@ -112,11 +129,21 @@ class Outcome:
         }
 
 
+def _metric(column: str) -> str:
+    """``MI`` of ``MI multi-focus``."""
+    return column.partition(" ")[0]
+
+
+def _set(column: str) -> str:
+    """``multi-focus`` of ``MI multi-focus``; nothing where one set is measured."""
+    return column.partition(" ")[2]
+
+
 def to_markdown(outcome: Outcome) -> str:
     """The table, what each row is, and the notes."""
     table, setting = outcome.table, outcome.setting
-    heads = ["row", "values", *(f"{metric} {wording.arrow(metric)}" for metric in outcome.columns)]
-    lines = [f"# Table {table.number} of {table.model}: {table.title}", "", _how(outcome), "", *_head(heads)]
+    heads = ["row", "values", *(f"{metric} {wording.arrow(_metric(metric))}" for metric in outcome.columns)]
+    lines = [f"# {table.name.capitalize()} of {table.model}: {table.title}", "", _how(outcome), "", *_head(heads)]
     for row in outcome.rows:
         lines += _row_lines(outcome, row)
     lines += ["", *_about(outcome)]
@@ -151,6 +178,9 @@ def _row_lines(outcome: Outcome, row: Row) -> list[str]:
     if name in outcome.differences:
         cells = [_difference(outcome.differences[name][m]) for m in metrics]
         lines.append(_line(["", f"{name} − {outcome.reference}", *cells]))
+    if row.measured is not None and row.measured.spread:
+        cells = [f"{row.measured.spread[m]:.{outcome.table.decimals}f}" for m in metrics]
+        lines.append(_line(["", f"standard deviation over {row.measured.seeds} seeds", *cells]))
     mark = " †" if name in outcome.table.foreign else ""
     for data, values in outcome.paper(name).items():
         lines.append(
@@ -240,6 +270,8 @@ def _row_json(outcome: Outcome, row: Row) -> dict[str, Any]:
         found |= {"set": list(row.job.settings), **row.job.record()}
     if row.measured is not None:
         found |= {"steps": row.measured.steps, "seconds": round(row.measured.seconds, 1)}
+        if row.measured.spread:
+            found |= {"seeds": row.measured.seeds, "spread": row.measured.spread}
         found["mean"] = {m: _defined(v) for m, v in outcome.means[row.name].items()}
     if row.name in outcome.differences:
         found["difference"] = {m: _difference_json(d) for m, d in outcome.differences[row.name].items()}

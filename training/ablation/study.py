@@ -9,7 +9,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from training.ablation.measured import Measured
 from training.config import Recipe
-from training.data.pairs import ImagePairs
 
 
 class Job(Protocol):
@@ -28,6 +27,18 @@ class Job(Protocol):
 
     def record(self) -> dict[str, Any]:
         """The same for programs."""
+
+
+class MeasuredPairs(Protocol):
+    """The pairs that are measured."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of every pair."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each folder."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Study(ABC, Generic[JobT]):
     """
 
     recipe: Recipe
-    val: ImagePairs
+    val: MeasuredPairs
 
     @abstractmethod
     def build(self, row: str) -> JobT | Skip:

@@ -15,9 +15,10 @@ class Table:
     """One table.
 
     Attributes:
-        number: As in the paper.
+        number: As in the paper; 0 for its only ablation, whose number we do not know.
         title: What its rows differ in.
-        metrics: Columns, by their names in the registry of metrics.
+        metrics: Columns, by their names in the registry of metrics. Where several sets of pairs are measured, the set
+            follows: ``MI multi-focus`` is of the pairs whose names begin with ``multi-focus/``.
         rows: What each row is, by its name, in the order of the table; the first is the reference.
         paper: Printed values, ``paper[data set][row]``, one number per metric; rows that the paper lacks are absent.
         notes: What a reader must know before comparing.
@@ -39,6 +40,11 @@ class Table:
     elsewhere: str = "at 256×256, on other images"
     decimals: int = 2
     parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """``table 4``; just ``ablation`` without a number."""
+        return f"table {self.number}" if self.number else "ablation"
 
 
 _EDGES = ("EI", "SF", "AG", "SSIM")
@@ -153,7 +159,7 @@ def choose_rows(table: Table, names: list[str] | None) -> list[str]:
     """
     chosen = list(table.rows) if names is None else names
     if unknown := [name for name in chosen if name not in table.rows]:
-        raise DataError(f"--rows: table {table.number} has no row {unknown[0]!r}; known: {', '.join(table.rows)}")
+        raise DataError(f"--rows: {table.name} has no row {unknown[0]!r}; known: {', '.join(table.rows)}")
     if len(set(chosen)) < len(chosen) or not chosen:
         raise DataError("--rows: name each row once, and at least one")
     return chosen

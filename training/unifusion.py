@@ -1,0 +1,324 @@
+"""Train UniFusion: adapters to rebuild their images (lower level, φ), the fusion network to fuse (upper level, θ).
+
+One step, in the order of the paper: taps of the frozen backbone, once; φ moves along the reconstruction loss; features
+are computed anew, and θ moves along the fusion loss; the average of θ follows. No gradient goes through the step of φ.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.unifusion import UniFusion
+from models.unifusion.backbone import VisionBackbone
+from training.config import load_recipe
+from training.data.images import DataError
+from training.data.tasks import TaskBatch, TaskSampler
+from training.run import CHECKPOINT, cosine_lr, load_checkpoint
+from training.tita_loss import task_loss
+from training.tita_validation import TaskExamples
+from training.trainer import Trainer
+from training.unifusion_levels import Codes, Outcome, TwoLevels, averages_kept
+from training.unifusion_loss import reconstruction_loss
+from training.unifusion_network import check_backbone_of, load_network
+from training.unifusion_recipe import TrainedTask, UniFusionRecipe
+from training.unifusion_validation import backbone_use
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What one step sees.
+
+    Attributes:
+        tasks: Whose crops, in order.
+        batches: Of each task.
+        a: First sources of all, (M · N, 1, R, R).
+        b: Second sources of all.
+        codes: Their taps; None where the encoder is trained.
+    """
+
+    tasks: tuple[TrainedTask, ...]
+    batches: tuple[TaskBatch, ...]
+    a: Tensor
+    b: Tensor
+    codes: Codes | None
+
+
+class UniFusionTrainer(Trainer):
+    """Trains both levels alternately, or all at once.
+
+    Attributes:
+        optimizer: Of the upper level, and in a joint run of everything.
+        adapter_optimizer: Of the lower level; None where there are no two.
+    """
+
+    kind = "unifusion"
+
+    def __init__(self, recipe: UniFusionRecipe, data: Path, out: Path, *, devices: int = 1) -> None:
+        super().__init__(recipe, out, devices=devices)
+        self.recipe, self.tasks = recipe, recipe.trained_tasks
+        self.samplers = {
+            task.name: TaskSampler(data, [task], recipe.sampling, self.fabric.device, max_cache_mb=recipe.max_cache_mb)
+            for task in self.tasks
+        }
+        self.examples = TaskExamples(data, recipe.examples, max_cache_mb=recipe.max_cache_mb)
+        self.network = load_network(recipe)
+        self.module: TwoLevels = TwoLevels(self.network)
+        backbone = self.network.backbone
+        self.average: TwoLevels = deepcopy(self.module, {id(backbone): backbone})  # one backbone for both
+        self.average.requires_grad_(False)
+        self._theta = {name for name, _ in self.network.theta()}
+        self._set_up_optimizers()
+        self.ready()
+
+    def _set_up_optimizers(self) -> None:
+        upper, lower = parameter_groups(self.module, self.recipe)
+        optim = self.recipe.optim
+
+        def adam(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+            kind = torch.optim.AdamW if optim.weight_decay else torch.optim.Adam
+            return kind(groups, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
+
+        self.adapter_optimizer: Any = None
+        if lower and not self.recipe.levels.joint:
+            optimizers = adam(upper), adam(lower)
+            self.model, self.optimizer, self.adapter_optimizer = self.fabric.setup(self.module, *optimizers)
+        else:
+            self.model, self.optimizer = self.fabric.setup(self.module, adam(upper + lower))
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.recipe.steps
+
+    @property
+    def validate_every(self) -> int:
+        """Steps between validations."""
+        return self.recipe.validation.every
+
+    def data_counts(self) -> dict[str, int]:
+        """Training pairs and single images per folder."""
+        return {folder: count for sampler in self.samplers.values() for folder, count in sampler.counts.items()}
+
+    def extra_state(self) -> dict[str, Any]:
+        """The network's configuration, which backbone it is built around, and the optimiser of the adapters."""
+        optimizer = self.adapter_optimizer
+        return {
+            "profile": self.recipe.profile,
+            "network": self.recipe.network,
+            "backbone": self.network.identity(),
+            "adapter_optimizer": None if optimizer is None else optimizer.state_dict(),
+        }
+
+    def load_extra(self, state: Mapping[str, Any]) -> None:
+        """Take back the state of the adapters' optimiser.
+
+        Raises:
+            DataError: The run was begun with another backbone.
+        """
+        check_backbone_of(self.network, state, self.folder)
+        if self.adapter_optimizer is not None:
+            self.adapter_optimizer.load_state_dict(state["adapter_optimizer"])
+
+    def train_step(self) -> dict[str, Tensor]:
+        """One step of the upper level, and those of the lower that belong to it; returns the losses of the tasks."""
+        self._set_learning_rates()
+        self.module.train()
+        with self.clock.part("data"):
+            drawn = self.draw()
+        if self.adapter_optimizer is None:
+            values = self.joint_step(drawn)
+        else:
+            for index in range(self.recipe.levels.inner_steps):
+                with nullcontext() if index == 0 else averages_kept(self.module):
+                    rebuilt = self.lower_step(drawn)
+            with averages_kept(self.module):
+                values = self.upper_step(drawn) | rebuilt
+        with self.clock.part("average"):
+            self.update_average(self.recipe.optim.ema)
+        return {name: value.detach() for name, value in values.items()}
+
+    def draw(self) -> Drawn:
+        """Random crops of the tasks that are due, with their taps."""
+        every = self.recipe.schedule == "all"
+        tasks = self.tasks if every else (self.tasks[self.step % len(self.tasks)],)
+        batches = tuple(self.samplers[task.name].draw()[task.name] for task in tasks)
+        a, b = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("a", "b"))
+        if self.network.backbone is None:
+            return Drawn(tasks, batches, a, b, None)
+        code_a, code_b = self.network.encode(torch.cat([a, b])).chunk(2)
+        return Drawn(tasks, batches, a, b, (code_a, code_b))
+
+    def lower_step(self, drawn: Drawn) -> dict[str, Tensor]:
+        """Move the adapters and their heads along the reconstruction loss; nothing else changes."""
+        outcome = self._forward(drawn, rebuild=True, keep_skip=self._kept_skips(len(drawn.a)))
+        losses = self._reconstruction(drawn, outcome)
+        self.adapter_optimizer.zero_grad(set_to_none=True)
+        self._backward(self._weighted(drawn, losses))
+        self._move(self.adapter_optimizer)
+        return _by_task("rec", drawn, losses)
+
+    def upper_step(self, drawn: Drawn) -> dict[str, Tensor]:
+        """Move the fusion network along the fusion loss, and the adapters only as far as the recipe lets them."""
+        share = self.recipe.levels.fuse_grad_to_adapter
+        losses = self._fusion(drawn, self._forward(drawn, fuse=True, to_adapters=share))
+        moved = (self.optimizer, self.adapter_optimizer) if share else (self.optimizer,)
+        for optimizer in moved:
+            optimizer.zero_grad(set_to_none=True)
+        self._backward(losses.mean())
+        for optimizer in moved:
+            self._move(optimizer)
+        return _by_task("loss", drawn, losses)
+
+    def joint_step(self, drawn: Drawn) -> dict[str, Tensor]:
+        """Move everything along the sum of both losses, or along the fusion loss where nothing is rebuilt."""
+        rebuild = self.module.heads is not None
+        keep = self._kept_skips(len(drawn.a)) if rebuild else None
+        outcome = self._forward(drawn, rebuild=rebuild, fuse=True, keep_skip=keep)
+        losses = self._fusion(drawn, outcome)
+        values, objective = _by_task("loss", drawn, losses), losses.mean()
+        if rebuild:
+            rebuilt = self._reconstruction(drawn, outcome)
+            values |= _by_task("rec", drawn, rebuilt)
+            objective = objective + self._weighted(drawn, rebuilt)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._backward(objective)
+        self._move(self.optimizer)
+        return values
+
+    def _forward(self, drawn: Drawn, **options: Any) -> Outcome:
+        with self.clock.part("forward"):
+            return self.model(drawn.a, drawn.b, drawn.codes, **options)
+
+    def _backward(self, objective: Tensor) -> None:
+        with self.clock.part("backward"):
+            self.fabric.backward(self.finite(objective))
+
+    def _move(self, optimizer: Any) -> None:
+        with self.clock.part("step"):
+            parameters = [value for group in optimizer.param_groups for value in group["params"]]
+            self.clip_gradients(parameters, self.recipe.optim.clip)
+            optimizer.step()
+
+    def _fusion(self, drawn: Drawn, outcome: Outcome) -> Tensor:
+        """Fusion loss of every task, (M,)."""
+        assert outcome.fused is not None
+        fused = outcome.fused.chunk(len(drawn.tasks))
+        tasks = zip(drawn.batches, fused, drawn.tasks, strict=True)
+        return torch.stack([task_loss(batch, image, task.objective) for batch, image, task in tasks])
+
+    def _reconstruction(self, drawn: Drawn, outcome: Outcome) -> Tensor:
+        """Reconstruction loss of every task, (M,), without weight."""
+        assert outcome.rebuilt is not None
+        rows = reconstruction_loss(outcome.rebuilt, (self.module.seen(drawn.a), self.module.seen(drawn.b)))
+        return rows.reshape(len(drawn.tasks), -1).mean(dim=1)
+
+    def _weighted(self, drawn: Drawn, losses: Tensor) -> Tensor:
+        usual = self.recipe.levels.rec_weight
+        weights = [task.rec_weight or usual for task in drawn.tasks]
+        return (losses * losses.new_tensor(weights)).mean()
+
+    def _kept_skips(self, count: int) -> Tensor | None:
+        """1 for samples that keep the image skip, (count,); None if all do."""
+        share = self.recipe.levels.skip_drop
+        return (torch.rand(count) >= share).float().to(self.fabric.device) if share else None
+
+    def _set_learning_rates(self) -> None:
+        optim = self.recipe.optim
+        rate = cosine_lr(self.step, self.steps, peak=optim.lr, warmup=optim.warmup_steps, min_ratio=optim.min_lr_ratio)
+        for optimizer in (self.optimizer, self.adapter_optimizer):
+            for group in () if optimizer is None else optimizer.param_groups:
+                group["lr"] = group["ratio"] * rate
+
+    def averaged(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Weights of the upper level only, as in the paper."""
+        return ((mean, value) for name, mean, value in self._both() if name in self._theta)
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """Move the averaged fusion network towards the current one; everything else is the current one's."""
+        super().update_average(decay)
+        # the statistics of batch norms belong to the adapters' current weights, not to an average of them
+        for name, copy, value in self._both():
+            if name not in self._theta:
+                copy.copy_(value)
+
+    def _both(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Each weight and statistic with its name in the network: averaged, and current."""
+        values = self.module.state_dict()
+        for name, mean in self.average.state_dict().items():
+            yield name.removeprefix("network."), mean, values[name]
+
+    def validate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Scores and pictures of the averaged network, and what it makes of the taps."""
+        scores, pictures = self.examples.scores(self.average.network)
+        return scores | backbone_use(self.average, self.examples.examples), pictures
+
+
+def parameter_groups(model: TwoLevels, recipe: UniFusionRecipe) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Parameters of the upper and of the lower level, each group with its share of the learning rate."""
+    network = model.network
+    last = {id(parameter) for parameter in (*network.fusion.head[3].parameters(), *network.output.parameters())}
+    theta, phi = ([value for _, value in named] for named in (network.theta(), network.phi(model.heads)))
+    body = recipe.body_lr_ratio
+    upper = [
+        {"params": [value for value in theta if id(value) not in last], "ratio": body},
+        {"params": [value for value in theta if id(value) in last], "ratio": 1.0},
+    ]
+    return upper, [{"params": phi, "ratio": recipe.adapter_lr_ratio * body}] if phi else []
+
+
+def _by_task(what: str, drawn: Drawn, losses: Tensor) -> dict[str, Tensor]:
+    """Mean and single losses by the names that they are recorded under."""
+    single = {f"{what}/{task.name}": loss for task, loss in zip(drawn.tasks, losses, strict=True)}
+    return {what: losses.mean(), **single}
+
+
+def load_trained(
+    run_folder: Path, *, checkpoint: str = CHECKPOINT, backbone: VisionBackbone | None = None
+) -> tuple[UniFusion, dict[str, Any]]:
+    """The network of a run folder in eval mode, and its checkpoint's record.
+
+    Its fusion network is the averaged one, its adapters are those of the last step.
+
+    Args:
+        run_folder: Of ``python -m training unifusion``.
+        checkpoint: Name of the file in it.
+        backbone: Used in place of that which the recipe names; a checkpoint holds none.
+
+    Raises:
+        DataError: The folder holds another kind of run, or the backbone is missing or another one.
+    """
+    state = load_checkpoint(run_folder / checkpoint)
+    if state.get("kind") != UniFusionTrainer.kind:
+        raise DataError(f"{run_folder} is a {state.get('kind')} run: give the folder of a unifusion run")
+    network = load_network(UniFusionRecipe.model_validate_json(state["recipe"]), backbone)
+    check_backbone_of(network, state, run_folder)
+    levels = TwoLevels(network)
+    levels.load_state_dict(state["average"])
+    return network.eval(), state
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m training unifusion``."""
+    parser.add_argument("--recipe", default="unifusion", help="recipe name or .yaml path")
+    parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
+    parser.add_argument("--devices", type=int, default=1, help="train data parallel on so many GPUs (or CPU processes)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train or go on training."""
+    recipe = load_recipe(args.recipe, UniFusionRecipe, args.set)
+    trainer = UniFusionTrainer(recipe, args.data, args.out, devices=args.devices)
+    trainer.resume()
+    trainer.fit()
