@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from app.backend import Abandoned, Tensor, never
-from app.bundles import Bundle
+from app.bundles import CODE_INPUTS, Bundle
 from app.card import Graph, TensorSpec
 from app.errors import BundleError, StartupError
 from app.settings import Settings
@@ -102,7 +102,9 @@ class OnnxBackend:
 
     def _run(self, session: Any, inputs: Mapping[str, Tensor], *, large: bool = False) -> Tensor:
         if self.device == "cpu":
-            large = large or max(value.size for value in inputs.values()) > RETAINED_PIXELS
+            # Codes may be maps that hold several values for each pixel.
+            pixels = max(value.size for name, value in inputs.items() if name not in CODE_INPUTS)
+            large = large or pixels > RETAINED_PIXELS
             result: Tensor = session.run(None, dict(inputs), self._returning if large else None)[0]
             return result
         binding = session.io_binding()

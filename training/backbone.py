@@ -22,7 +22,7 @@ from training.backbone_loss import Centres, collapse, edge_loss, teacher_losses,
 from training.backbone_matching import Rates, centre_multiple, match, shifted_parts, usual_shift
 from training.backbone_recipe import BackboneRecipe
 from training.backbone_student import Scores, Student
-from training.backbone_views import Views, ViewSampler
+from training.backbone_views import Views, ViewSampler, shared_side
 from training.config import load_recipe
 from training.data.pairs import ImagePairs
 from training.run import cosine_lr
@@ -75,7 +75,7 @@ class BackboneTrainer(Trainer):
         """One optimiser step; returns the loss, its terms, and what tells of a collapse."""
         self._set_learning_rate()
         with self.clock.part("data"):
-            views = self.sampler.draw()
+            views = self.sampler.draw(shared_side(self.recipe.views.sides, self.recipe.seed, self.step))
         with self.clock.part("forward"):
             student: Scores = self.student(views.window, views.mask)
             terms = edge_loss(student, views, self.recipe.loss)
@@ -115,14 +115,6 @@ class BackboneTrainer(Trainer):
         rate = cosine_lr(self.step, self.steps, peak=optim.lr, warmup=optim.warmup_steps, min_ratio=optim.min_lr_ratio)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-
-    def _mean(self, value: Tensor) -> Tensor:
-        """Mean over the processes of a parallel run."""
-        if self.fabric.world_size == 1:
-            return value
-        mean = self.fabric.all_reduce(value, reduce_op="mean")
-        assert isinstance(mean, Tensor)
-        return mean
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], dict[str, Tensor]]:

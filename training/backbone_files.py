@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.unifusion import SmallViT, ViTConfig
 from training.backbone_recipe import BackboneRecipe
-from training.backbone_student import NAME
+from training.backbone_student import NAME, build_control
 from training.data.images import DataError
 from training.record import run_record
 from training.run import CHECKPOINT, load_checkpoint
@@ -101,8 +101,7 @@ def load_backbone(path: Path) -> SmallViT:
         FileNotFoundError: One of the files is missing.
         DataError: One is damaged, they do not belong together, or the weights are not those of the recorded checksum.
     """
-    file = path / WEIGHTS if path.is_dir() else path
-    record = _read_identity(file.with_name(IDENTITY))
+    file, record = _file(path), read_record(path)
     if not file.is_file():
         raise FileNotFoundError(f"no backbone {file}: train one with `python -m training backbone`")
     try:
@@ -120,6 +119,24 @@ def load_backbone(path: Path) -> SmallViT:
     return vit
 
 
+def load_control(path: Path, seed: int) -> SmallViT:
+    """The untrained twin of a saved backbone: size and normalisation are its own, the weights are random and frozen.
+
+    Args:
+        path: As for ``load_backbone``; only ``backbone.json`` is read.
+        seed: Of the weights.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DataError: It is damaged.
+    """
+    record = read_record(path)
+    try:
+        return build_control(ViTConfig(**record["config"]), record["mean"], record["std"], seed)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{_file(path).with_name(IDENTITY)} describes no backbone: {error}") from error
+
+
 def _trained(recipe: BackboneRecipe, state: Mapping[str, Any]) -> SmallViT:
     own = {name.removeprefix(_PART): value for name, value in state["average"].items() if name.startswith(_PART)}
     weights = {name: value.half() for name, value in own.items() if name != _UNUSED}
@@ -134,7 +151,17 @@ def _build(
     return vit.eval().requires_grad_(False)
 
 
-def _read_identity(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """What ``backbone.json`` says: identity and size of the backbone, its data and its run.
+
+    Args:
+        path: As for ``load_backbone``.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DataError: It is damaged.
+    """
+    path = _file(path).with_name(IDENTITY)
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: it must lie beside the backbone's weights")
     try:
@@ -144,3 +171,7 @@ def _read_identity(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DataError(f"{path} is damaged: it holds no record")
     return record
+
+
+def _file(path: Path) -> Path:
+    return path / WEIGHTS if path.is_dir() else path

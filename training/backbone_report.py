@@ -22,6 +22,7 @@ from models.unifusion import SmallViT
 from models.unifusion.config import STRIDE
 from training.backbone_files import WEIGHTS, load_backbone, load_trained
 from training.backbone_matching import Matches, Rates, centre_multiple, match, shifted_parts, usual_shift
+from training.backbone_student import build_control
 from training.config import PairFolder
 from training.data.images import DataError
 from training.data.pairs import ImagePairs
@@ -148,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)  # now, so that a bad folder costs no measurement
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vit = load_any(args.run_folder)
-    control = SmallViT.random(SEED, vit.config)
+    control = build_control(vit.config, vit.mean, vit.std, SEED)
     pairs = ImagePairs(args.data, [PairFolder(a=args.a, b=args.b, limit=args.limit)])
     networks = {"trained": taps_of(vit.to(device)), "random": taps_of(control.to(device))}
     rows = [

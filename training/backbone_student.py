@@ -6,6 +6,7 @@ bottleneck, D = 32 values that tell the edges of a patch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -87,13 +88,32 @@ class Student(nn.Module):
 
 
 def build_vit(recipe: BackboneRecipe) -> SmallViT:
-    """The untrained transformer of a recipe, with a mask token.
-
-    Its filters begin with a sum of 0. With any others the grey level outweighs all else in fresh features, and a
-    student that sees another tone than its teacher learns for long to guess a grey level that it cannot know.
-    """
+    """The untrained transformer of a recipe, with a mask token."""
     mean, std = (recipe.mean,) * 3, (recipe.std,) * 3
     vit = SmallViT(ViTConfig(**recipe.network), name=NAME, mean=mean, std=std)
-    with torch.no_grad():
-        vit.patches.weight -= vit.patches.weight.mean(dim=(1, 2, 3), keepdim=True)
+    _balance_filters(vit)
     return vit
+
+
+def build_control(config: ViTConfig, mean: Sequence[float], std: Sequence[float], seed: int) -> SmallViT:
+    """What a training begins with, frozen: tells what a trained transformer owes to its architecture.
+
+    Args:
+        config: Size of the trained one.
+        mean: That it subtracts from the three channels.
+        std: That it divides them by.
+        seed: Of the random weights.
+    """
+    vit = SmallViT.random(seed, config, mean=mean, std=std)
+    _balance_filters(vit)
+    return vit
+
+
+@torch.no_grad()
+def _balance_filters(vit: SmallViT) -> None:
+    """Make the sum of each filter 0.
+
+    With any other the grey level outweighs all else in fresh features, and a student that sees another tone than its
+    teacher learns for long to guess a grey level that it cannot know.
+    """
+    vit.patches.weight -= vit.patches.weight.mean(dim=(1, 2, 3), keepdim=True)

@@ -15,6 +15,7 @@ a canvas, g and G the same in patches, P = g², all in the sense of the recipe.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,10 +101,9 @@ class ViewSampler:
                 self.counts |= singles.counts
                 self._images.append([(image,) for image in singles.images])
 
-    def draw(self) -> Views:
-        """A random batch."""
+    def draw(self, side: int) -> Views:
+        """A random batch with windows of this side in pixels."""
         c = self.config
-        side = c.sides[int(torch.randint(len(c.sides), ()))]
         canvases = self._canvases(side + STRIDE * c.margin).to(self.device)  # (N, 2, S, S)
         N = len(canvases)
         first = torch.randint(2, (N,))
@@ -147,6 +147,17 @@ class ViewSampler:
         top = _start(inside.top + down * inside.height, height, shape[0])
         left = _start(inside.left + across * inside.width, width, shape[1])
         return Box(top, left, height, width)
+
+
+def shared_side(sides: Sequence[int], seed: int, step: int) -> int:
+    """Side of a step's windows: random, but the same in all processes, whose means are over values of one shape.
+
+    Args:
+        sides: To choose from.
+        seed: Of the run.
+        step: Which.
+    """
+    return sides[int(np.random.default_rng((seed, step)).integers(len(sides)))]
 
 
 def _start(centre: float, length: int, whole: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,14 +56,25 @@ def training_record(text: CardText, folder: Path, state: dict[str, Any], use: st
         use: ``tokenizer`` or ``fusion``.
     """
     names = data_names(state)
-    data = [
+    data = [{**row, "name": names[row["name"]]} for row in data_record(text, state["data"], use)]
+    return {"data": data, "runs": run_records(folder, state["kind"])}
+
+
+def data_record(text: CardText, counts: Mapping[str, int], use: str) -> list[dict[str, Any]]:
+    """The card's record of the data behind some weights.
+
+    Args:
+        text: Terms of the data.
+        counts: Images by their folder, and pairs by their folders with ' + ' between.
+        use: What was trained on it.
+    """
+    return [
         {
-            "name": names[name],
+            "name": name,
             "count": count,
-            "unit": "images" if state["kind"] == "tokenizer" or " + " not in name else "pairs",
+            "unit": "pairs" if " + " in name else "images",
             "use": use,
             "licence": text.data_licences.get(name.split(" + ")[0].rpartition("/")[0], "not stated"),
         }
-        for name, count in state["data"].items()
+        for name, count in counts.items()
     ]
-    return {"data": data, "runs": run_records(folder, state["kind"])}

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from models.unifusion import SmallViT, UniFusion
 from models.unifusion.graphs import EncoderGraph, FusionGraph
-from training.bundle import file_record, new_bundle, training_record, write_card
+from training.backbone_files import read_record
+from training.bundle import data_record, file_record, new_bundle, training_record, write_card
 from training.card_text import CardText
 from training.data.images import DataError
 from training.graphs import OPSET, check_parity, drawn_pair, graph_spec, round_to_half, save_weights, to_onnx
 from training.macs import count_macs
 from training.run import CHECKPOINT
 from training.unifusion import load_trained
+from training.unifusion_recipe import UniFusionRecipe
 
 PARITY_BATCHES = (1, 3)
 PARITY_SIZES = ((64, 64), (37, 53), (200, 312), (480, 640))
@@ -45,23 +47,37 @@ def export_unifusion(
 
     Raises:
         RuntimeError: ONNX and PyTorch disagree, or float16 storage changes the picture.
-        DataError: The folder holds no such run, or one whose backbone must not be passed on.
+        DataError: The folder holds no such run, or one without a backbone, or one whose backbone must not be passed on.
     """
     model, state = load_trained(run, checkpoint=checkpoint)
+    if model.backbone is None:
+        raise DataError(f"{run} trained an encoder of its own: only a network around a backbone makes a bundle")
     if not isinstance(model.backbone, SmallViT):
         raise DataError(f"{run} was not trained on a backbone of this project: a bundle would pass on its weights")
     a, b, _ = drawn_pair(_EXAMPLE, seed=0)
-    extra: dict[str, Any] = {"backbone": model.identity(), "profile": state["profile"], "network": state["network"]}
+    extra: dict[str, Any] = {"profile": state["profile"], "network": state["network"]}
     if half:
         with torch.no_grad():
             before = model(a, b)
             round_to_half(model.backbone, before, lambda: model(a, b))
             extra["float16_storage_change"] = round_to_half(model, before, lambda: model(a, b))
+    extra["backbone"] = model.identity()  # of the weights that the bundle holds
     with new_bundle(folder) as made:
         write_graphs(model, made, half=half)
         save_weights(model.state_dict(), made / "fusion.safetensors", half=half)
         save_weights(model.backbone.state_dict(), made / "backbone.safetensors", half=half)
-        write_card(make_card(model, text, made, training_record(text, run, state, "fusion"), extra), made)
+        write_card(make_card(model, text, made, whole_training(run, text, state), extra), made)
+
+
+def whole_training(run: Path, text: CardText, state: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The card's training section: what the backbone was trained on, unless its weights are random, and the network."""
+    training = training_record(text, run, state, "fusion")
+    path = UniFusionRecipe.model_validate_json(state["recipe"]).backbone.path
+    if path is not None:
+        backbone = read_record(path)
+        training["data"] = data_record(text, backbone["data"], "backbone") + training["data"]
+        training["runs"].insert(0, backbone["run"])
+    return training
 
 
 @torch.no_grad()

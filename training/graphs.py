@@ -93,16 +93,20 @@ def example_inputs(model: TokenFusionModel, size: tuple[int, int, int], seed: in
 def store_half(graph: onnx.ModelProto) -> None:
     """Store large weights as float16, each cast to float32 where the graph begins: half the file, the same arithmetic.
 
-    onnxruntime does the casts once, when it loads the graph. The weights must be float16 values already, or the graph
-    changes.
+    onnxruntime does the casts once, when it loads the graph. Weights that are no float16 values stay as they are: the
+    exporter multiplies those of a convolution by the scale of a batch norm behind it.
     """
     casts = []
     for tensor in graph.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if values.dtype != np.float32 or values.size < HALF_FROM:
             continue
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if not np.array_equal(halves, values):
+            continue
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        tensor.CopyFrom(numpy_helper.from_array(halves, f"{name}_half"))
         casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
     rest = list(graph.graph.node)
     del graph.graph.node[:]
@@ -120,7 +124,7 @@ def round_weights(model: TokenFusionModel) -> float:
 
 @torch.no_grad()
 def round_to_half(model: nn.Module, before: Tensor, fuse: Callable[[], Tensor]) -> float:
-    """Round all weights to float16 values, in place; they stay float32.
+    """Round all weights and statistics to float16 values, in place; they stay float32.
 
     Args:
         model: The network.
@@ -133,8 +137,9 @@ def round_to_half(model: nn.Module, before: Tensor, fuse: Callable[[], Tensor]) 
     Raises:
         RuntimeError: It exceeds half a grey level: export with ``--storage float32`` then.
     """
-    for weight in model.parameters():
-        weight.copy_(weight.half().float())
+    for weight in model.state_dict().values():
+        if weight.is_floating_point():
+            weight.copy_(weight.half().float())
     change = float((fuse() - before).abs().max())
     if not change <= HALF_LIMIT:  # a weight beyond float16's range makes it NaN
         raise RuntimeError(f"float16 storage changes a pixel by {change:.2g}: export with --storage float32")
@@ -270,6 +275,7 @@ def write_weights(model: TokenFusionModel, folder: Path, *, half: bool, fixed: b
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path, *, half: bool) -> None:
-    """Write the weights of a network as safetensors."""
+    """Write the weights of a network as safetensors; counters keep their type."""
     dtype = torch.float16 if half else torch.float32
-    save_file({key: value.to(dtype).contiguous() for key, value in weights.items()}, str(path))
+    kept = {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
+    save_file({key: value.contiguous() for key, value in kept.items()}, str(path))

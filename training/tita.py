@@ -20,6 +20,7 @@ from training.conflict import gradient_angles
 from training.data.images import DataError
 from training.data.tasks import TaskBatch, TaskSampler
 from training.famo import make_weighting, replayed
+from training.record import run_records
 from training.run import CHECKPOINT, cosine_lr, load_checkpoint, rng_state
 from training.tita_loss import task_loss
 from training.tita_recipe import TITARecipe
@@ -88,6 +89,19 @@ class TITATrainer(Trainer):
     def load_extra(self, state: Mapping[str, Any]) -> None:
         """Take back the state of the weighting."""
         self.weighting.load_state_dict(state["weighting"])
+
+    def start_from(self, run_folder: Path) -> None:
+        """Take the averaged weights of a finished run; its record goes into this run's checkpoints.
+
+        Raises:
+            DataError: The run is of another kind or network.
+        """
+        model, _ = load_trained(run_folder)
+        if model.config != self.module.config:
+            raise DataError(f"{run_folder} holds another network than the recipe's {self.recipe.profile}")
+        self.module.load_state_dict(model.state_dict())
+        self.average.load_state_dict(model.state_dict())
+        self.earlier = run_records(run_folder, self.kind)
 
     def losses(self, batches: Mapping[str, TaskBatch], model: nn.Module | None = None) -> Tensor:
         """Loss of every task with the network as it is, (M,), by one forward pass over all crops.
@@ -163,12 +177,6 @@ class TITATrainer(Trainer):
     def _by_task(self, what: str, values: Tensor) -> dict[str, Tensor]:
         return {f"{what}/{name}": value for name, value in zip(self.sampler.names, values, strict=True)}
 
-    def _mean(self, losses: Tensor) -> Tensor:
-        """Mean over the processes of a parallel run."""
-        mean = self.fabric.all_reduce(losses, reduce_op="mean")
-        assert isinstance(mean, Tensor)
-        return mean
-
     def validate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Scores and pictures of the averaged network."""
         return self.examples.scores(self.average)
@@ -219,6 +227,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="tita", help="recipe name or .yaml path")
     parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
+    parser.add_argument("--start-from", type=Path, help="run folder whose averaged weights to begin with")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
     parser.add_argument("--devices", type=int, default=1, help="train data parallel on so many GPUs (or CPU processes)")
 
@@ -227,5 +236,7 @@ def run(args: argparse.Namespace) -> None:
     """Train or go on training."""
     recipe = load_recipe(args.recipe, TITARecipe, args.set)
     trainer = TITATrainer(recipe, args.data, args.out, devices=args.devices)
+    if args.start_from is not None:
+        trainer.start_from(args.start_from)
     trainer.resume()
     trainer.fit()

@@ -36,7 +36,7 @@ class Objective(Strict):
         truth: Crops that were made of single images learn from these instead: their SSIM, gradient and intensity.
         tone: Weight of the distance between the coarse gradients of the output and, place by place, those of the source
             that has the stronger ones. Where no source has one there shall be none: a halo is such. Not in the paper.
-        noise: Gradient magnitude that is as likely noise as texture; about 0.035 for noise of one grey level. Weaker
+        noise: Gradient magnitude that is as likely noise as texture; about 0.02 for noise of one grey level. Weaker
             ones are not asked for. 0 asks for all, as in the paper.
         correlation: Weight of 2 - SCD, for tasks that add up the contrast of both sources. Not in the paper.
         out_of_range: Weight of the distance by which the output leaves the displayable range. Not in the paper.

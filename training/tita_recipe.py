@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -65,8 +66,18 @@ class TITARecipe(Recipe):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        for what, tasks in (("tasks", self.tasks), ("validation.tasks", self.validation.tasks)):
-            names = [task.name for task in tasks]
-            if len(set(names)) < len(names):
-                raise ValueError(f"{what} must have names of their own, got {', '.join(names)}")
+        own_names("tasks", self.tasks)
+        own_names("validation.tasks", self.validation.tasks)
         return self
+
+
+def own_names(what: str, tasks: Sequence[Task]) -> list[str]:
+    """Names of the tasks under a key of the recipe.
+
+    Raises:
+        ValueError: Two have one name.
+    """
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{what} must have names of their own, got {', '.join(names)}")
+    return names

@@ -78,8 +78,13 @@ def _measure(example: Example, fused: Tensor) -> dict[str, float]:
         "gradient": float(gradient(fused).mean()),
     }
     if truth is not None:
-        values["PSNR"] = -10 * float((fused - truth).square().mean().clamp_min(1e-10).log10())
+        values["PSNR"] = psnr(fused, truth)
     return values
+
+
+def psnr(image: Tensor, truth: Tensor) -> float:
+    """Peak signal-to-noise ratio of images in [0, 1], dB; 100 at most."""
+    return -10 * float((image - truth).square().mean().clamp_min(1e-10).log10())
 
 
 def _from_folders(root: Path, task: Task, config: Validation, max_cache_mb: float) -> list[Example]:

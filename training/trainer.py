@@ -195,12 +195,15 @@ class Trainer(ABC):
             self._fail_not_finite("loss")
         return loss
 
-    def clip_gradients(self, parameters: Iterable[nn.Parameter], limit: float) -> None:
+    def clip_gradients(self, parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
         """Scale the gradients down to a global norm; call between backward and the optimiser's step.
 
         Args:
             parameters: Whose gradients.
             limit: The norm; 0 leaves them as they are.
+
+        Returns:
+            Their norm before.
 
         Raises:
             DataError: They are not finite. With ``16-mixed`` this only means that the loss was scaled too much; the
@@ -213,6 +216,15 @@ class Trainer(ABC):
         scaled = getattr(precision, "scaler", None) is not None
         if not scaled and not bool(torch.isfinite(norm)):  # the same in all processes, as their gradients are
             self._fail_not_finite("gradient")
+        return norm
+
+    def _mean(self, value: Tensor) -> Tensor:
+        """Mean over the processes of a parallel run; call in all of them, with one shape."""
+        if self.fabric.world_size == 1:
+            return value
+        mean = self.fabric.all_reduce(value, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
 
     def _fail_not_finite(self, what: str) -> NoReturn:
         self._fail(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from models.unifusion import UniFusion
@@ -29,7 +30,7 @@ from training.trainer import Trainer
 from training.unifusion_levels import Codes, Outcome, TwoLevels, averages_kept
 from training.unifusion_loss import reconstruction_loss
 from training.unifusion_network import check_backbone_of, load_network
-from training.unifusion_recipe import TrainedTask, UniFusionRecipe
+from training.unifusion_recipe import RebuiltTask, UniFusionRecipe
 from training.unifusion_validation import backbone_use
 
 
@@ -45,7 +46,7 @@ class Drawn:
         codes: Their taps; None where the encoder is trained.
     """
 
-    tasks: tuple[TrainedTask, ...]
+    tasks: tuple[RebuiltTask, ...]
     batches: tuple[TaskBatch, ...]
     a: Tensor
     b: Tensor
@@ -72,11 +73,11 @@ class UniFusionTrainer(Trainer):
         self.examples = TaskExamples(data, recipe.examples, max_cache_mb=recipe.max_cache_mb)
         self.network = load_network(recipe)
         self.module: TwoLevels = TwoLevels(self.network)
+        self._set_up_optimizers()
         backbone = self.network.backbone
         self.average: TwoLevels = deepcopy(self.module, {id(backbone): backbone})  # one backbone for both
         self.average.requires_grad_(False)
-        self._theta = {name for name, _ in self.network.theta()}
-        self._set_up_optimizers()
+        self._shrunk: float | Tensor = 1.0
         self.ready()
 
     def _set_up_optimizers(self) -> None:
@@ -158,24 +159,31 @@ class UniFusionTrainer(Trainer):
         return Drawn(tasks, batches, a, b, (code_a, code_b))
 
     def lower_step(self, drawn: Drawn) -> dict[str, Tensor]:
-        """Move the adapters and their heads along the reconstruction loss; nothing else changes."""
+        """Move the adapters and their heads along the reconstruction loss; nothing else changes.
+
+        By what clipping multiplied the gradient is kept for ``upper_step``.
+        """
         outcome = self._forward(drawn, rebuild=True, keep_skip=self._kept_skips(len(drawn.a)))
         losses = self._reconstruction(drawn, outcome)
         self.adapter_optimizer.zero_grad(set_to_none=True)
         self._backward(self._weighted(drawn, losses))
-        self._move(self.adapter_optimizer)
+        self._shrunk = self._move(self.adapter_optimizer)
         return _by_task("rec", drawn, losses)
 
     def upper_step(self, drawn: Drawn) -> dict[str, Tensor]:
-        """Move the fusion network along the fusion loss, and the adapters only as far as the recipe lets them."""
+        """Move the fusion network along the fusion loss, and the adapters only as far as the recipe lets them.
+
+        Clipping multiplies the adapters' gradient by what the last ``lower_step`` multiplied theirs by. Each clipped to
+        one norm, both gradients would have the same length, whatever the recipe says of their weights.
+        """
         share = self.recipe.levels.fuse_grad_to_adapter
         losses = self._fusion(drawn, self._forward(drawn, fuse=True, to_adapters=share))
-        moved = (self.optimizer, self.adapter_optimizer) if share else (self.optimizer,)
-        for optimizer in moved:
+        for optimizer in (self.optimizer, self.adapter_optimizer) if share else (self.optimizer,):
             optimizer.zero_grad(set_to_none=True)
         self._backward(losses.mean())
-        for optimizer in moved:
-            self._move(optimizer)
+        self._move(self.optimizer)
+        if share:
+            self._move(self.adapter_optimizer, shrink=self._shrunk)
         return _by_task("loss", drawn, losses)
 
     def joint_step(self, drawn: Drawn) -> dict[str, Tensor]:
@@ -202,11 +210,20 @@ class UniFusionTrainer(Trainer):
         with self.clock.part("backward"):
             self.fabric.backward(self.finite(objective))
 
-    def _move(self, optimizer: Any) -> None:
+    def _move(self, optimizer: Any, *, shrink: float | Tensor | None = None) -> float | Tensor:
+        """One step of an optimiser; returns what its gradients were multiplied by: ``shrink``, or what clips them."""
+        clip = self.recipe.optim.clip
         with self.clock.part("step"):
             parameters = [value for group in optimizer.param_groups for value in group["params"]]
-            self.clip_gradients(parameters, self.recipe.optim.clip)
+            norm = self.clip_gradients(parameters, clip if shrink is None else 0.0)
+            if shrink is None:
+                shrink = (clip / (norm + 1e-6)).clamp_max(1.0) if clip else 1.0  # as torch clips
+            else:
+                for parameter in parameters:
+                    if parameter.grad is not None:
+                        parameter.grad *= shrink
             optimizer.step()
+        return shrink
 
     def _fusion(self, drawn: Drawn, outcome: Outcome) -> Tensor:
         """Fusion loss of every task, (M,)."""
@@ -239,8 +256,8 @@ class UniFusionTrainer(Trainer):
                 group["lr"] = group["ratio"] * rate
 
     def averaged(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """Weights of the upper level only, as in the paper."""
-        return ((mean, value) for name, mean, value in self._both() if name in self._theta)
+        """Weights of the fusion network only, as in the paper."""
+        return ((mean, value) for name, mean, value in self._both() if _fuses(name))
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
@@ -248,7 +265,7 @@ class UniFusionTrainer(Trainer):
         super().update_average(decay)
         # the statistics of batch norms belong to the adapters' current weights, not to an average of them
         for name, copy, value in self._both():
-            if name not in self._theta:
+            if not _fuses(name):
                 copy.copy_(value)
 
     def _both(self) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -264,16 +281,27 @@ class UniFusionTrainer(Trainer):
 
 
 def parameter_groups(model: TwoLevels, recipe: UniFusionRecipe) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Parameters of the upper and of the lower level, each group with its share of the learning rate."""
+    """Parameters of the upper and of the lower level, each group with its share of the learning rate.
+
+    Without reconstruction, the lower level has none, and the adapters are a group of the upper.
+    """
     network = model.network
     last = {id(parameter) for parameter in (*network.fusion.head[3].parameters(), *network.output.parameters())}
-    theta, phi = ([value for _, value in named] for named in (network.theta(), network.phi(model.heads)))
-    body = recipe.body_lr_ratio
+    theta, phi = dict(network.theta()), [value for _, value in network.phi(model.heads)]
+    fusing = [value for name, value in theta.items() if _fuses(name)]
+    body, adapters = recipe.body_lr_ratio, recipe.adapter_lr_ratio * recipe.body_lr_ratio
     upper = [
-        {"params": [value for value in theta if id(value) not in last], "ratio": body},
-        {"params": [value for value in theta if id(value) in last], "ratio": 1.0},
+        {"params": [value for value in fusing if id(value) not in last], "ratio": body},
+        {"params": [value for value in fusing if id(value) in last], "ratio": 1.0},
+        # what is left without reconstruction, at the rate that it has with it
+        {"params": [value for name, value in theta.items() if not _fuses(name)], "ratio": adapters},
     ]
-    return upper, [{"params": phi, "ratio": recipe.adapter_lr_ratio * body}] if phi else []
+    return [group for group in upper if group["params"]], [{"params": phi, "ratio": adapters}] if phi else []
+
+
+def _fuses(name: str) -> bool:
+    """Whether a weight is of the fusion network, not of what describes the images for it."""
+    return name.partition(".")[0] in ("fusion", "output")
 
 
 def _by_task(what: str, drawn: Drawn, losses: Tensor) -> dict[str, Tensor]:
@@ -295,12 +323,20 @@ def load_trained(
         backbone: Used in place of that which the recipe names; a checkpoint holds none.
 
     Raises:
-        DataError: The folder holds another kind of run, or the backbone is missing or another one.
+        DataError: The folder holds another kind of run or one of another version, or the backbone is missing or another
+            one.
     """
     state = load_checkpoint(run_folder / checkpoint)
     if state.get("kind") != UniFusionTrainer.kind:
         raise DataError(f"{run_folder} is a {state.get('kind')} run: give the folder of a unifusion run")
-    network = load_network(UniFusionRecipe.model_validate_json(state["recipe"]), backbone)
+    try:
+        recipe = UniFusionRecipe.model_validate_json(state["recipe"])
+    except ValidationError as error:
+        raise DataError(
+            f"{run_folder} holds a run of another version ({error}): use the version of its commit "
+            f"{state.get('commit')}, or train it anew with `python -m training unifusion`"
+        ) from error
+    network = load_network(recipe, backbone)
     check_backbone_of(network, state, run_folder)
     levels = TwoLevels(network)
     levels.load_state_dict(state["average"])

@@ -13,7 +13,7 @@ from models.registry import UNIFUSION_CONFIGS
 from models.unifusion import DinoV3Backbone, SmallViT, UniFusion, UniFusionConfig, ViTConfig
 from models.unifusion.backbone import VisionBackbone
 from models.unifusion.config import HEAD_DIM
-from training.backbone_files import load_backbone
+from training.backbone_files import load_backbone, load_control
 from training.data.images import DataError
 from training.unifusion_recipe import BackboneConfig, UniFusionRecipe
 
@@ -79,12 +79,12 @@ def make_backbone(config: BackboneConfig, network: UniFusionConfig) -> VisionBac
     """
     if network.encoder == "trained":
         return None
-    if config.path is None:
+    if config.path is None or (config.random and config.kind == "dinov3"):
         return _random(config, network)
     if not config.path.exists():
         raise DataError(f"backbone.path: there is no {config.path}: {_REMEDY[config.kind]}")
     if config.kind == "small":
-        return load_backbone(config.path)
+        return load_control(config.path, config.seed) if config.random else load_backbone(config.path)
     backbone = _dinov3()
     try:
         backbone.load_official(config.path)

@@ -8,9 +8,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from training.config import OptimConfig, Recipe, Strict
-from training.data.tasks import Task, TaskSampling
-from training.tita_loss import Objective
-from training.tita_recipe import Validation
+from training.data.tasks import TaskSampling
+from training.tita_recipe import TrainedTask, Validation, own_names
 
 
 class BackboneConfig(Strict):
@@ -18,14 +17,16 @@ class BackboneConfig(Strict):
 
     Attributes:
         kind: ``small``, one of ``python -m training backbone``, or ``dinov3``, the paper's.
-        path: Its weights; ``dinov3`` takes a file as Meta, transformers or timm publish it. None for random ones, the
-            control that tells what the architecture does without what it has learned.
+        path: Its weights; ``dinov3`` takes a file as Meta, transformers or timm publish it. None for random ones.
+        random: Random weights in place of those at ``path``: the control that tells what the architecture does without
+            what it has learned. A ``small`` one has the size and normalisation of that at ``path``.
         seed: Of random weights.
-        depth: Blocks of a ``small`` one with random weights, as wide as the network asks for.
+        depth: Blocks of a ``small`` one without ``path``, as wide as the network asks for.
     """
 
     kind: Literal["small", "dinov3"] = "small"
     path: Path | None = None
+    random: bool = False
     seed: int = 0
     depth: int = Field(default=12, ge=4)
 
@@ -37,11 +38,14 @@ class Levels(Strict):
         joint: One optimiser for the sum of both losses (the authors' code, row "w/o Bilevel") in place of two levels.
         inner_steps: Steps of the lower level in each step of the upper.
         fuse_grad_to_adapter: What part of the fusion loss's gradient reaches the adapters, whose own optimiser applies
-            it: 0 in the paper, 1 in the authors' code. Not for ``joint``, where all of it does.
+            it: 0 in the paper. In a ``joint`` run all of it does, as in the authors' code.
         skip_drop: Share of the samples whose adapters have to rebuild the image without seeing it; 0 in the paper. With
             the image to copy from, they may learn to ignore the backbone. Fusion always sees it.
         rec_weight: Weight of the reconstruction loss, where a task has none of its own. In two levels, it only counts
             against ``fuse_grad_to_adapter``.
+
+    A network without reconstruction (``network.reconstruction_depth: 0``) has one level, whatever stands here: the
+    fusion loss trains everything, and all of these values are ignored.
     """
 
     joint: bool = False
@@ -50,16 +54,26 @@ class Levels(Strict):
     skip_drop: float = Field(default=0.0, ge=0, lt=1)
     rec_weight: float = Field(default=5.0, gt=0)
 
+    @model_validator(mode="after")
+    def _joint_has_one_level(self) -> Self:
+        usual = {name: Levels.model_fields[name].default for name in ("inner_steps", "fuse_grad_to_adapter")}
+        if self.joint and self.inner_steps != usual["inner_steps"]:
+            raise ValueError(f"joint: there are no inner steps in one level: leave out inner_steps={self.inner_steps}")
+        if self.joint and self.fuse_grad_to_adapter not in (usual["fuse_grad_to_adapter"], 1.0):
+            raise ValueError(
+                "joint: all of the fusion gradient reaches the adapters in one level: set fuse_grad_to_adapter to 1, "
+                f"not {self.fuse_grad_to_adapter:g}"
+            )
+        return self
 
-class TrainedTask(Task):
+
+class RebuiltTask(TrainedTask):
     """A task with what it asks of the network.
 
     Attributes:
-        objective: Of the fused image.
         rec_weight: Weight of its reconstruction; that of ``levels`` by default.
     """
 
-    objective: Objective = Objective()
     rec_weight: float | None = Field(default=None, gt=0)
 
 
@@ -100,12 +114,12 @@ class UniFusionRecipe(Recipe):
     body_lr_ratio: float = Field(default=1.0, gt=0, le=1)
     adapter_lr_ratio: float = Field(default=2.0, gt=0)
     levels: Levels = Levels()
-    tasks: tuple[TrainedTask, ...] = Field(min_length=1)
+    tasks: tuple[RebuiltTask, ...] = Field(min_length=1)
     validation: Examples
     max_cache_mb: float = 8000.0
 
     @property
-    def trained_tasks(self) -> tuple[TrainedTask, ...]:
+    def trained_tasks(self) -> tuple[RebuiltTask, ...]:
         """The tasks that ``only`` leaves."""
         return tuple(task for task in self.tasks if not self.only or task.name in self.only)
 
@@ -118,9 +132,7 @@ class UniFusionRecipe(Recipe):
     @model_validator(mode="after")
     def _names_are_clear(self) -> Self:
         for what, tasks in (("tasks", self.tasks), ("validation.tasks", self.validation.tasks)):
-            names = [task.name for task in tasks]
-            if len(set(names)) < len(names):
-                raise ValueError(f"{what} must have names of their own, got {', '.join(names)}")
+            names = own_names(what, tasks)
             if unknown := [name for name in self.only if name not in names]:
                 raise ValueError(f"only: {what} has no {unknown[0]!r}; known: {', '.join(names)}")
         return self

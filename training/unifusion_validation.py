@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
 
-from training.tita_validation import Example
+from training.tita_validation import Example, psnr
 from training.unifusion_levels import Outcome, TwoLevels
 from training.unifusion_loss import reconstruction_loss
 
@@ -56,9 +55,5 @@ def _measure(model: TwoLevels, pair: Example) -> dict[str, float]:
         grown = reconstruction_loss(blind.rebuilt, sources) - reconstruction_loss(whole.rebuilt, sources)
         values["rec_without_taps"] = _LEVELS * float(grown)
         for name, image, source in zip("ab", whole.rebuilt, sources, strict=True):
-            values[f"PSNR_rebuilt_{name}"] = _psnr(image.clamp(0, 1), source)
+            values[f"PSNR_rebuilt_{name}"] = psnr(image.clamp(0, 1), source)
     return values
-
-
-def _psnr(image: Tensor, truth: Tensor) -> float:
-    return -10 * float((image - truth).square().mean().clamp_min(1e-10).log10())

@@ -30,7 +30,7 @@ class TITAConfig:
     Attributes:
         dim: Channels D of every token.
         fold: Side in pixels of what a token stands for. The paper's token is one pixel; squares of 4 × 4 need a
-            sixteenth of its multiplications.
+            fifteenth of its multiplications.
         heads: Heads of the window attentions.
         window: Side of a window in pixels, even; every second block shifts its windows by half of it.
         mlp_ratio: Hidden channels of an MLP as a multiple of ``dim``.

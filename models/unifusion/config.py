@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 STRIDE = 16
 """Pixels per side of what one place of a tap stands for."""
@@ -29,6 +30,8 @@ _CHOICES = {
     "output": get_args(Output),
     "fold": (1, 2, 4),
 }
+
+_TYPES: dict[type, str] = {int: "a whole number", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,10 @@ class UniFusionConfig:
         return NUM_TAPS * self.embed_dim
 
     def __post_init__(self) -> None:
+        for key in fields(self):
+            value, wanted = getattr(self, key.name), type(key.default)
+            if wanted in _TYPES and type(value) is not wanted:  # true is an int, too
+                raise ValueError(f"{key.name} must be {_TYPES[wanted]}, not {value!r}")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 known = ", ".join(map(str, allowed))
@@ -109,14 +116,17 @@ PROFILES: dict[str, UniFusionConfig] = {
     "light": UniFusionConfig(embed_dim=192, width=48, fold=4, norm="group", output="blend"),
 }
 
-_FULL = PROFILES["code"]
+ABLATION_CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "full": {},
+    "no-adapter": {"adapter": "none", "skip": False},
+    "no-adapter-skip": {"adapter": "none"},
+    "no-dinov3": {"encoder": "trained"},
+    "no-reconstruction": {"reconstruction_depth": 0},
+}
+"""What each row takes away from a full network."""
 
 ABLATIONS: dict[str, UniFusionConfig] = {
-    "no-adapter": replace(_FULL, adapter="none", skip=False),
-    "no-adapter-skip": replace(_FULL, adapter="none"),
-    "no-dinov3": replace(_FULL, encoder="trained"),
-    "no-reconstruction": replace(_FULL, reconstruction_depth=0),
-    "full": _FULL,
+    row: replace(PROFILES["code"], **changes) for row, changes in ABLATION_CHANGES.items()
 }
 """Networks of the rows. "w/o Adapter" is built with and without the image skip. ``full`` is also the network of
 "w/o Bilevel", which changes only the training, and of our control with a random backbone."""

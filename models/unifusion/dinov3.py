@@ -28,7 +28,7 @@ TAPS = (2, 5, 8, 11)
 
 
 class DinoV3Backbone(VisionBackbone):
-    """Built without weights: 21,586,944 random parameters until ``load_official``.
+    """Built without weights: 21,586,944 random parameters until ``load_official``, with residuals at full strength.
 
     Attributes:
         file_sha256: Checksum of the file that the weights came from; ``None`` before.
@@ -41,6 +41,10 @@ class DinoV3Backbone(VisionBackbone):
         super().__init__("dinov3-vits16", embed_dim=384, taps=TAPS)
         self.vit: Any = _import_timm().create_model(ARCHITECTURE, pretrained=False, num_classes=0)
         self.vit.rope = _Rotation()
+        # timm begins at 1e-5, and random blocks would add nearly nothing to the patches, and all taps be alike
+        for block in self.vit.blocks:
+            nn.init.ones_(block.gamma_1)
+            nn.init.ones_(block.gamma_2)
         self.file_sha256: str | None = None
         self.eval().requires_grad_(False)
 

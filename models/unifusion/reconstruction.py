@@ -40,6 +40,7 @@ class ReconstructionHeads(nn.Module):
     def forward(self, z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
         """Features as ``UniFusion.adapt`` gives them, Z each, -> images (N, 1 or 3, H, W), un-clamped.
 
-        Their targets are the images in [0, 1], padded as the network does; sides that are multiples of 16 are not.
+        Their targets are the sources in [0, 1] as they were before the network padded them, so what is made of the
+        padding must be cropped away first.
         """
         return self.a(z_a), self.b(z_b)

@@ -133,16 +133,25 @@ class SmallViT(VisionBackbone):
         self.norm = nn.LayerNorm(E, eps=1e-5)
 
     @classmethod
-    def random(cls, seed: int, config: ViTConfig | None = None) -> Self:
+    def random(
+        cls,
+        seed: int,
+        config: ViTConfig | None = None,
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> Self:
         """The control of our own ablation: the same architecture with random weights that nothing trains.
 
         Args:
             seed: Of the weights, whatever the state of the global generator, which is left as it was.
             config: Size of the network.
+            mean: Of the three channels, subtracted from images in [0, 1].
+            std: Of the three channels.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            vit = cls(config, name="small-vit-random", maskable=False)
+            vit = cls(config, name="small-vit-random", mean=mean, std=std, maskable=False)
         return vit.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> list[Tensor]:

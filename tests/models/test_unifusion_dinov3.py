@@ -3,12 +3,13 @@
 import hashlib
 import importlib
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.unifusion import PROFILES, DinoV3Backbone, SmallViT, UniFusion, ViTConfig
+from models.unifusion import PROFILES, DinoV3Backbone, SmallViT, UniFusion, ViTConfig, dinov3
 from models.unifusion.official import to_timm_names
 
 
@@ -261,3 +262,15 @@ def test_files_that_are_none_are_refused(source, tmp_path):
     torch.save({"epoch": 3}, path := tmp_path / "run.pth")
     with pytest.raises(ValueError, match="must hold tensors by name and nothing else"):
         source.load_official(path)
+
+
+def test_without_weights_the_blocks_count(monkeypatch):
+    vit = torch.nn.Module()
+    vit.blocks = torch.nn.ModuleList(torch.nn.Module() for _ in range(2))
+    for block in vit.blocks:
+        block.gamma_1, block.gamma_2 = (torch.nn.Parameter(torch.full((4,), 1e-5)) for _ in range(2))
+    made = SimpleNamespace(create_model=lambda *args, **options: vit)
+    monkeypatch.setattr(dinov3, "_import_timm", lambda: made)
+    scales = DinoV3Backbone().vit.state_dict()
+    assert len(scales) == 4
+    assert all(torch.equal(value, torch.ones(4)) for value in scales.values())

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from tests.training import tiny_runs
+from tests.training import tiny_backbone_runs, tiny_runs
+from training.backbone import BackboneTrainer
 from training.config import load_recipe
 from training.titok_ste import FusionTrainer, read_slots
 from training.titok_ste_recipe import FusionRecipe
@@ -31,6 +32,11 @@ def fusion_trainer(data, chain, out, devices=DEVICES):
     return FusionTrainer(recipe, *parts, data, out, devices=devices)
 
 
+def backbone_trainer(data, out, devices=DEVICES):
+    sides = {**tiny_backbone_runs.VIEWS, "sides": [32, 48, 64]}  # the centres of both processes must have one shape
+    return BackboneTrainer(tiny_backbone_runs.model_recipe(views=sides), data, out, devices=devices)
+
+
 def finish(trainer, sums):
     """Run to the end and note a checksum of this process's weights."""
     trainer.resume()
@@ -49,6 +55,7 @@ def main(data, chain, out):
     sums = {}
     makers = {"tokenizer": lambda folder: tokenizer_trainer(data, folder)}
     makers["fusion"] = lambda folder: fusion_trainer(data, chain, folder)
+    makers["backbone"] = lambda folder: backbone_trainer(data, folder)
     for name, make in makers.items():
         finish(make(out / name), sums)
         step = make(out / name).validate_every

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
+from models.registry import UNIFUSION_CONFIGS
+from tests.training.tiny_backbone_runs import backbone_words
 from tests.training.tiny_runs import command, load
 from tests.training.tiny_tita_runs import MADE, PAIRS
 from tests.training.tiny_unifusion_runs import recipe
@@ -77,6 +79,26 @@ def test_rows_of_the_shipped_recipe_change_one_thing_each():
         assert (config == before) == (parts <= {"levels", "backbone"}), row
 
 
+def test_rows_are_the_networks_of_the_registry():
+    for row, changes in CHANGES.items():
+        if (name := f"unifusion-{row}") in UNIFUSION_CONFIGS:
+            built = load_recipe("unifusion-paper", UniFusionRecipe, ["profile=unifusion-code", *changes])
+            assert network_config(built.profile, built.network) == UNIFUSION_CONFIGS[name]
+
+
+def test_every_row_of_the_papers_recipe_is_valid():
+    for changes in CHANGES.values():
+        load_recipe("unifusion-paper", UniFusionRecipe, list(changes))
+
+
+def test_notes_are_those_of_the_recipe(words, folder):
+    made = {"levels": {"fuse_grad_to_adapter": 0.0, "skip_drop": 0.25}}
+    command(*words("--rows", "full", **made))
+    notes = " ".join(table_of(folder)["notes"])
+    assert "adapters also take" not in notes
+    assert "25% of the samples are rebuilt without the image skip" in notes
+
+
 def test_each_set_of_pairs_has_its_own_intervals():
     pairs = tuple(f"{name}/{i}" for name in SETS for i in range(20))
     rng, nothing = np.random.default_rng(0), [np.nan] * 20
@@ -113,6 +135,10 @@ def test_two_rows_and_the_papers_values_stand_in_one_table(words, folder, monkey
         assert all(np.isfinite(value) for value in table["rows"][row]["mean"].values())
     assert set(table["rows"]["no-bilevel"]["difference"]) == set(TABLE.metrics)
 
+    assert any("Of multi-focus, pairs are made of single images" in note for note in table["notes"])
+    assert any("adapters also take 0.1 of the fusion loss's gradient" in note for note in table["notes"])
+    assert not any("skip_drop" in note for note in table["notes"])
+
     recipes = {row: json.loads(load(folder / row / "seed3")["recipe"]) for row in ("full", "no-bilevel")}
     assert [recipes[row].pop("levels")["joint"] for row in recipes] == [False, True]
     assert recipes["full"] == recipes["no-bilevel"]
@@ -146,7 +172,20 @@ def test_other_rows_build_their_networks(words, folder, row):
         assert found["seeds"] == 2
         assert found["mean"]["Qabf multi-focus"] == pytest.approx(np.mean(means))
         assert found["spread"]["Qabf multi-focus"] == pytest.approx(np.std(means, ddof=1))
-        assert "|  | standard deviation over 2 seeds | 0." in (folder / "table.md").read_text()
+        text = (folder / "table.md").read_text()
+        assert "|  | standard deviation over 2 seeds | 0." in text
+        assert ", seeds 3 to 4. Ours: " in text
+    else:
+        assert ", seed 3. Ours: " in (folder / "table.md").read_text()
+
+
+def test_the_random_row_has_the_architecture_of_the_others(words, folder, data_root, tmp_path):
+    command(*backbone_words(data_root, tmp_path, tmp_path / "backbone", steps=1))
+    command(*words("--rows", "full", "random", backbone={"path": str(tmp_path / "backbone")}))
+    rows = table_of(folder)["rows"]
+    assert [rows[row]["backbone"] for row in ("full", "random")] == ["small-vit", "small-vit-random"]
+    first, second = (load(folder / row / "seed3")["backbone"] for row in ("full", "random"))
+    assert {key for key in first if first[key] != second[key]} == {"name", "sha256"}
 
 
 # bad input

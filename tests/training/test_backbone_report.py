@@ -1,6 +1,7 @@
 """Matching of patches, the report of a tiny run, and its pictures."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,11 +10,14 @@ from PIL import Image
 
 from tests.training.tiny_backbone_runs import backbone_words
 from tests.training.tiny_runs import command
-from training.backbone_files import save_backbone
+from training.backbone_files import load_trained, save_backbone
 from training.backbone_matching import Rates, centre_multiple, match, shifted_parts, usual_shift
 from training.backbone_pictures import components, save_matches
-from training.backbone_report import pixels
+from training.backbone_report import measure, pixels, taps_of
+from training.backbone_student import build_control
+from training.config import PairFolder
 from training.data.images import DataError
+from training.data.pairs import ImagePairs
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,11 @@ def test_the_report_of_a_run(data_root, run_folder, tmp_path, capsys):
             assert 0 <= rates["hit"] <= rates["near"] <= 1
             assert 0 <= rates["distance"] < 8
             assert rates["chance"] == pytest.approx(1 / 20 if kind == "aligned" else 1 / 12)
+    trained = load_trained(run_folder)
+    control = build_control(trained.config, (0.4,) * 3, (0.25,) * 3, 0)
+    pairs = ImagePairs(data_root, [PairFolder(a="ivf/val/visible", b="ivf/val/infrared")])
+    expected = measure(pairs, taps_of(control), ["1", "2", "3", "4"])
+    assert [row["shifted"] for row in report["rows"][4:8]] == [asdict(row.shifted) for row in expected]
     assert report["pairs"] == {"ivf/val/visible + ivf/val/infrared": 2}
     text = (tmp_path / "report.md").read_text()
     assert capsys.readouterr().out == text

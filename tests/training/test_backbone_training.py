@@ -47,6 +47,16 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(data_root, tmp_path, 
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_a_step_has_windows_of_its_own_side(data_root, tmp_path):
+    run = trainer(data_root, tmp_path, views={**VIEWS, "sides": [32, 48]})
+    drawn, draw = [], run.sampler.draw
+    run.sampler.draw = lambda side: drawn.append(side) or draw(side)
+    for run.step in (0, 1, 2, 3, 4, 0, 1, 2, 3, 4):  # a resumed run comes to a step without those before
+        run.train_step()
+    assert drawn[:5] == drawn[5:]
+    assert set(drawn) == {32, 48}
+
+
 def test_a_run_records_terms_and_what_tells_of_a_collapse(run_folder):
     first, *_ = rows = lines(run_folder)
     terms = ("masked", "visible", "cls", "apart", "edges")
@@ -75,8 +85,8 @@ def test_the_teacher_follows_and_gets_no_gradient(data_root, tmp_path):
 
 def test_the_loss_falls_on_a_batch_that_is_seen_again_and_again(data_root, tmp_path):
     run = trainer(data_root, tmp_path, steps=40, optim={"lr": 3e-3, "warmup_steps": 3, "ema": 0.9})
-    views = run.sampler.draw()
-    run.sampler.draw = lambda: views
+    views = run.sampler.draw(32)
+    run.sampler.draw = lambda side: views
     losses = []
     for _ in range(40):
         losses.append({name: float(value) for name, value in run.train_step().items()})

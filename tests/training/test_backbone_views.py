@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from tests.training.tiny_backbone_runs import VIEWS, model_recipe
 from training.backbone_edges import EDGE_VALUES, edge_directions
 from training.backbone_recipe import ViewConfig
-from training.backbone_views import ViewSampler, cut_windows, draw_masks, window_places
+from training.backbone_views import ViewSampler, cut_windows, draw_masks, shared_side, window_places
 
 STILL = {"student": {"probability": 0.0}, "teacher": {"probability": 0.0}}
 
@@ -23,8 +23,8 @@ def patches(images):
 
 
 def test_views_have_shape_and_range(data_root):
-    views = sampler(data_root, batch=3, sides=[32, 48], margin=2).draw()
-    g = views.window.shape[-1] // 16
+    views = sampler(data_root, batch=3, margin=2).draw(48)
+    g = 3
     assert views.window.shape == views.partner.shape == (6, 1, 16 * g, 16 * g)
     assert views.canvas.shape == (6, 1, 16 * g + 32, 16 * g + 32)
     assert views.places.shape == views.mask.shape == (6, g * g)
@@ -34,9 +34,15 @@ def test_views_have_shape_and_range(data_root):
     assert views.mask.dtype == torch.bool
 
 
-def test_sides_are_all_drawn(data_root):
-    source = sampler(data_root, sides=[32, 48])
-    assert {source.draw().window.shape[-1] for _ in range(12)} == {32, 48}
+def test_sides_are_all_drawn_and_the_same_in_all_processes():
+    drawn = []
+    for process in (0, 1):
+        torch.manual_seed(process)
+        drawn.append([shared_side((32, 48, 64), 17, step) for step in range(60)])
+        torch.rand(3)
+    assert drawn[0] == drawn[1]
+    assert all(drawn[0].count(side) > 8 for side in (32, 48, 64))
+    assert drawn[0] != [shared_side((32, 48, 64), 18, step) for step in range(60)]
 
 
 def test_a_patch_of_the_window_is_that_patch_of_the_canvas():
@@ -56,7 +62,7 @@ def test_a_patch_of_the_window_is_that_patch_of_the_canvas():
 @pytest.mark.parametrize("mirror", [0.0, 1.0])
 def test_drawn_windows_lie_where_their_places_say(data_root, mirror):
     torch.manual_seed(0)
-    views = sampler(data_root, cross=0.0, mirror=mirror, margin=2, **STILL).draw()
+    views = sampler(data_root, cross=0.0, mirror=mirror, margin=2, **STILL).draw(32)
     whole = patches(views.canvas)
     chosen = whole.gather(1, views.places.unsqueeze(2).expand(-1, -1, 256)).unflatten(2, (16, 16))
     expected = chosen.flip(3) if mirror else chosen
@@ -68,7 +74,7 @@ def test_the_window_may_show_the_other_sensor(data_root):
     torch.manual_seed(0)
     pairs_only = model_recipe(sources=[{"pairs": {"a": "ivf/train/visible", "b": "ivf/train/infrared"}}])
     config = ViewConfig(**{**VIEWS, "cross": 1.0, "mirror": 0.0, **STILL})
-    views = ViewSampler(data_root, pairs_only.sources, config, torch.device("cpu")).draw()
+    views = ViewSampler(data_root, pairs_only.sources, config, torch.device("cpu")).draw(32)
     whole = patches(views.canvas)
     chosen = whole.gather(1, views.places.unsqueeze(2).expand(-1, -1, 256))
     assert torch.equal(patches(views.partner), chosen)  # what the targets are computed from
@@ -78,15 +84,15 @@ def test_the_window_may_show_the_other_sensor(data_root):
 def test_windows_lie_anywhere_and_the_same_seed_draws_the_same(data_root):
     torch.manual_seed(0)
     source = sampler(data_root, margin=2)
-    drawn = [source.draw() for _ in range(12)]
+    drawn = [source.draw(32) for _ in range(12)]
     assert {int(places[0]) for views in drawn for places in views.places} > {0, 1, 4}
     torch.manual_seed(0)
-    again = source.draw()
+    again = source.draw(32)
     assert all(map(torch.equal, again, drawn[0]))
 
 
 def test_images_smaller_than_a_canvas_are_enlarged(data_root):
-    views = sampler(data_root, sides=[96], zoom=[2.0, 3.0]).draw()
+    views = sampler(data_root, zoom=[2.0, 3.0]).draw(96)
     assert views.window.shape[-1] == 96
     assert views.canvas.std() > 0.01
 

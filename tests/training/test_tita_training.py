@@ -96,7 +96,7 @@ def test_the_trained_network_is_the_average_of_the_run(run_folder):
     assert isinstance(model, TITA)
     assert not model.training
     assert model.config.dim == NETWORK["dim"]
-    assert (model.config.fold, model.config.output) == (2, "blend")
+    assert (model.config.fold, model.config.output) == (4, "blend")
     weights = model.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in state["average"].items())
     assert any(not torch.equal(weights[name], value) for name, value in state["model"].items())
@@ -180,3 +180,19 @@ def test_check_data_knows_recipes_of_tasks(data_root, tmp_path, capsys):
         else:
             command("check-data", "--recipe", path, "--data", data_root)
     assert "val    ivf/val/visible: 2 single images" in capsys.readouterr().out
+
+
+def test_a_run_can_start_from_another_and_keeps_its_record(data_root, run_folder, tmp_path):
+    words = tita_words(data_root, tmp_path, tmp_path / "on", steps=1, optim={"lr": 1e-12, "clip": 0.0, "ema": 0.9})
+    command(*words, "--start-from", run_folder)
+    begun, before = load(tmp_path / "on"), load(run_folder)
+    for name, weight in before["average"].items():
+        torch.testing.assert_close(begun["average"][name], weight, atol=1e-6, rtol=0)
+    assert [run["steps"] for run in begun["earlier"]] == [before["step"]]
+    assert begun["step"] == 1
+
+
+def test_a_run_does_not_start_from_another_network(data_root, run_folder, tmp_path):
+    words = tita_words(data_root, tmp_path, tmp_path / "on", network={**NETWORK, "rebuild_depth": 2})
+    with pytest.raises(SystemExit, match="holds another network than the recipe's tita"):
+        command(*words, "--start-from", run_folder)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from models.unifusion.backbone import weights_sha256
 from tests.training.tiny_runs import flat
@@ -47,7 +48,7 @@ def hold_still(trainer):
     for optimizer in (trainer.optimizer, trainer.adapter_optimizer):
         if optimizer is not None:
             optimizer.step = lambda: None
-    trainer.clip_gradients = lambda parameters, limit: None
+    trainer.clip_gradients = lambda parameters, limit: torch.zeros(())
     return trainer
 
 
@@ -60,6 +61,7 @@ def test_in_strict_mode_each_level_leaves_the_other_as_it_is(make, network):
     drawn, before = trainer.draw(), copied(trainer.module)
     trainer.lower_step(drawn)
     assert changed(trainer.module, before) == PHI
+    trainer.adapter_optimizer.zero_grad(set_to_none=True)
     before, moments = copied(trainer.module), flat(trainer.adapter_optimizer.state_dict()["state"])
     moments = {name: value.clone() for name, value in moments.items()}
     with averages_kept(trainer.module):
@@ -67,11 +69,7 @@ def test_in_strict_mode_each_level_leaves_the_other_as_it_is(make, network):
     assert changed(trainer.module, before) == THETA
     now = flat(trainer.adapter_optimizer.state_dict()["state"])
     assert all(torch.equal(now[name], value) for name, value in moments.items())
-    assert all(
-        parameter.grad is None or part(name) in PHI
-        for name, parameter in trainer.module.named_parameters()
-        if part(name) not in THETA
-    )
+    assert gradients(trainer.module, PHI) == {}
 
 
 def test_a_step_is_both_levels_one_after_the_other(make):
@@ -122,11 +120,45 @@ def test_with_a_share_the_adapters_own_optimiser_moves_them_again(make):
     assert ours == {id(p) for name, p in trainer.module.named_parameters() if part(name) in PHI}
 
 
-def test_learning_rates_of_both_levels(make):
-    trainer = make(body_lr_ratio=0.5, adapter_lr_ratio=4.0)
+@pytest.mark.parametrize("clip", [0.0, 1e-3, 1e9])
+def test_the_weight_of_the_reconstruction_counts_against_the_share(make, clip):
+    ratios = []
+    for weight in (1.0, 8.0):
+        trainer = make(
+            only=["infrared-visible"],
+            optim={"lr": 3e-3, "warmup_steps": 1, "clip": clip, "ema": 0.9},
+            levels={"rec_weight": weight, "fuse_grad_to_adapter": 0.5},
+        )
+        norms = []
+
+        def note(trainer=trainer, norms=norms):
+            own = gradients(trainer.module, PHI)
+            norms.append(torch.stack([value.norm() for value in own.values()]).norm())
+
+        trainer.adapter_optimizer.step = note
+        torch.manual_seed(0)
+        drawn = trainer.draw()
+        trainer.lower_step(drawn)
+        trainer.upper_step(drawn)
+        ratios.append(float(norms[0] / norms[1]))
+        if clip == 1e-3:
+            assert float(norms[0]) == pytest.approx(clip, rel=1e-2)
+    assert ratios[1] == pytest.approx(8 * ratios[0], rel=1e-2)
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_learning_rates_of_both_levels(make, depth):
+    trainer = make(body_lr_ratio=0.5, adapter_lr_ratio=4.0, network={**NETWORK, "reconstruction_depth": depth})
     trainer._set_learning_rates()
-    (body, last), (lower,) = trainer.optimizer.param_groups, trainer.adapter_optimizer.param_groups
-    assert [group["lr"] for group in (last, body, lower)] == pytest.approx([3e-3, 1.5e-3, 6e-3])
+    levels = [level for level in (trainer.optimizer, trainer.adapter_optimizer) if level is not None]
+    assert len(levels) == (2 if depth else 1)
+    rates = {id(value): group["lr"] for level in levels for group in level.param_groups for value in group["params"]}
+    last = {id(value) for value in trainer.network.fusion.head[3].parameters()}
+    last |= {id(value) for value in trainer.network.output.parameters()}
+    for name, value in trainer.module.named_parameters():
+        expected = 6e-3 if part(name) in PHI else 3e-3 if id(value) in last else 1.5e-3
+        assert rates.pop(id(value)) == pytest.approx(expected), name
+    assert not rates
 
 
 # other ways to train
@@ -159,7 +191,7 @@ def test_without_reconstruction_the_fusion_loss_trains_the_adapters(make):
     values = trainer.train_step()
     assert changed(trainer.module, before) == {"adapter_a", "adapter_b", *THETA}
     assert not any(name.startswith("rec") for name in values)
-    assert len([*trainer.averaged()]) == len([*trainer.module.parameters()])
+    assert changed(trainer.average, trainer.module.state_dict()) == THETA
 
 
 def test_an_encoder_of_the_networks_own_belongs_to_the_lower_level(make):
@@ -250,6 +282,15 @@ def test_only_the_fusion_network_is_averaged(make):
     for name, value in trainer.average.state_dict().items():
         if part(name) in THETA and not torch.equal(start[name], now[name]):
             assert not torch.equal(value, start[name]), name
+
+
+def test_the_average_lies_where_the_network_is_moved(make, monkeypatch):
+    setup = Fabric.setup
+    monkeypatch.setattr(Fabric, "setup", lambda self, module, *rest: setup(self, module.double(), *rest))
+    trainer = make()
+    kinds = {value.dtype for value in trainer.module.state_dict().values()}
+    assert kinds == {value.dtype for value in trainer.average.state_dict().values()} == {torch.float64}
+    assert trainer.average.network.backbone is trainer.network.backbone
 
 
 def test_reconstruction_is_half_the_error_of_both_images():

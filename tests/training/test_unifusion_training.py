@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from models.unifusion import SmallViT, UniFusion, ViTConfig
+from tests.training.tiny_backbone_runs import backbone_words
 from tests.training.tiny_runs import PowerCutError, assert_same, command, flat, load, power_cut
 from tests.training.tiny_unifusion_runs import BACKBONE, NETWORK, tiny_trainer, unifusion_words
 from training import unifusion_network
+from training.backbone_files import load_control
 from training.config import load_recipe
 from training.data.images import DataError
 from training.unifusion import load_trained
@@ -142,6 +144,10 @@ def test_a_file_that_became_another_backbone_is_not_gone_on_with(data_root, tmp_
         ({"backbone": {"kind": "clip"}}, "backbone.kind: "),
         ({"levels": {"inner_steps": 0}}, "levels.inner_steps: "),
         ({"levels": {"fuse_grad_to_adapter": 2}}, "levels.fuse_grad_to_adapter: "),
+        ({"levels": {"joint": True, "fuse_grad_to_adapter": 0.0}}, "set fuse_grad_to_adapter to 1, not 0"),
+        ({"levels": {"joint": True, "inner_steps": 2}}, "no inner steps in one level: leave out inner_steps=2"),
+        ({"network": {**NETWORK, "width": "8"}}, "network: width must be a whole number, not '8'"),
+        ({"backbone": {"path": ".", "random": True}}, r"no backbone\.json: it must lie beside"),
         ({"precision": "16-mixed"}, "two optimisers cannot share the loss scale of 16-mixed"),
         ({"only": ["medical"]}, "only: tasks has no 'medical'; known: infrared-visible, multi-focus"),
         ({"schedule": "random"}, "schedule: "),
@@ -152,6 +158,14 @@ def test_a_file_that_became_another_backbone_is_not_gone_on_with(data_root, tmp_
 def test_recipes_that_cannot_run_say_why(data_root, tmp_path, changes, message):
     with pytest.raises(SystemExit, match=message):
         command(*unifusion_words(data_root, tmp_path, tmp_path / "run", **changes))
+
+
+def test_a_run_of_another_version_is_refused(run_folder, tmp_path):
+    state = load(run_folder)
+    state["recipe"] = json.dumps({**json.loads(state["recipe"]), "levels": {"inner": 1}})
+    torch.save(state, tmp_path / "last.pt")
+    with pytest.raises(DataError, match=r"(?s)another version \(.*levels.inner.*\): use the version of its commit"):
+        load_trained(tmp_path)
 
 
 def test_gradient_angles_are_not_silently_left_out(data_root, tmp_path):
@@ -205,6 +219,52 @@ def test_our_recipes_train_the_released_network(name):
     assert (config.embed_dim, config.fold, config.norm, config.output) == (192, 4, "group", "blend")
     assert recipe.sampling.side <= 256  # sides of medical images
     assert make_backbone(recipe.backbone, config).name == "small-vit-random"
+
+
+@pytest.fixture(scope="module")
+def trained(data_root, tmp_path_factory):
+    """A backbone that is saved after one step."""
+    folder = tmp_path_factory.mktemp("backbone")
+    command(*backbone_words(data_root, folder, folder / "run", steps=1))
+    return folder / "run"
+
+
+@pytest.mark.parametrize("name", ["", "backbone.safetensors"])
+def test_the_control_is_the_trained_backbone_but_for_its_weights(trained, name):
+    config = network_config("unifusion", NETWORK)
+    found, control, again, other = (
+        make_backbone(BackboneConfig(path=trained / name, random=random, seed=seed), config)
+        for random, seed in ((False, 5), (True, 5), (True, 5), (True, 6))
+    )
+    assert control.config == found.config != ViTConfig(64, depth=4, heads=1)  # it has a single register
+    assert (control.taps, control.mean, control.std) == (found.taps, found.mean, found.std)
+    assert control.mean == (0.4, 0.4, 0.4)
+    assert control.name == "small-vit-random"
+    assert control.identity() == again.identity()
+    assert len({vit.identity().sha256 for vit in (found, control, other)}) == 3
+    # as a training begins, and untouched by it
+    assert control.patches.weight.sum(dim=(1, 2, 3)).abs().max() < 1e-4
+    assert torch.equal(control.blocks[0].scale1, torch.ones(64))
+    assert not control.training
+    assert not any(p.requires_grad for p in control.parameters())
+    # no weights are read
+    (trained / "copy").mkdir(exist_ok=True)
+    (trained / "copy" / "backbone.json").write_text((trained / "backbone.json").read_text())
+    assert load_control(trained / "copy", 5).identity() == control.identity()
+
+
+def test_a_control_of_a_damaged_record_is_refused(tmp_path):
+    (tmp_path / "backbone.json").write_text('{"name": "small-vit"}')
+    with pytest.raises(DataError, match=r"backbone\.json describes no backbone: 'config'"):
+        load_control(tmp_path, 0)
+
+
+def test_the_papers_control_needs_no_weights(monkeypatch):
+    recipe = load_recipe("unifusion-paper", UniFusionRecipe, ["backbone.random=true"])
+    monkeypatch.setattr(unifusion_network, "DinoV3Backbone", lambda: SmallViT(ViTConfig(384, heads=6)))
+    config = network_config(recipe.profile, recipe.network)
+    first, again = (make_backbone(recipe.backbone, config) for _ in range(2))
+    assert first.identity() == again.identity()
 
 
 def test_a_random_backbone_is_that_of_its_seed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +81,9 @@ def run(args: argparse.Namespace) -> None:
         ", ".join(study.val.counts),
         "native" if side is None else f"{side}×{side}",
         tuple(study.val.names),
+        study.runs,
     )
+    table = replace(table, notes=(*table.notes, *study.notes()))
     rows = {name: Row(name) for name in chosen}
     for place, name in enumerate(chosen, start=1):
         print(f"{table.name}, row {name} ({place} of {len(chosen)})", flush=True)

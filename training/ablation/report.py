@@ -29,10 +29,11 @@ class Setting:
     Attributes:
         recipe: Its name.
         overrides: What ``--set`` changed in it.
-        seed: Of every row.
+        seed: Of every row's first run.
         data: Name of the pairs that were measured.
         size: ``native``, or such as ``256×256``.
         pairs: Their names.
+        runs: Of every row; the seed of each is that of the one before plus 1.
     """
 
     recipe: str
@@ -41,6 +42,7 @@ class Setting:
     data: str
     size: str
     pairs: tuple[str, ...]
+    runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,10 @@ def to_markdown(outcome: Outcome) -> str:
 def _how(outcome: Outcome) -> str:
     setting = outcome.setting
     count = len(setting.pairs)
+    last = setting.seed + setting.runs - 1
+    seeds = f"seed {last}" if setting.runs == 1 else f"seeds {setting.seed} to {last}"
     text = (
-        f"Recipe {setting.recipe}, seed {setting.seed}. Ours: {setting.data}, {count} pair{'s' * (count != 1)}, "
+        f"Recipe {setting.recipe}, {seeds}. Ours: {setting.data}, {count} pair{'s' * (count != 1)}, "
         f"{'native size' if setting.size == 'native' else setting.size}; the paper's {outcome.table.elsewhere}."
     )
     if outcome.reference is None:
@@ -251,6 +255,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         "recipe": setting.recipe,
         "set": list(setting.overrides),
         "seed": setting.seed,
+        "runs": setting.runs,
         "data": setting.data,
         "size": setting.size,
         "pairs": list(setting.pairs),

@@ -62,6 +62,15 @@ class Study(ABC, Generic[JobT]):
     recipe: Recipe
     val: MeasuredPairs
 
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of this recipe, beside the table's own notes."""
+        return ()
+
+    @property
+    def runs(self) -> int:
+        """Runs of each row, each with the seed after that of the one before."""
+        return 1
+
     @abstractmethod
     def build(self, row: str) -> JobT | Skip:
         """What a row needs, or why it must be left out.

@@ -102,16 +102,39 @@ class UniFusionStudy(Study[UniFusionJob]):
         )
         self.pairs = {name: as_pairs(images, side, SETS[name]) for name, images in found.items()}
 
+    @property
+    def runs(self) -> int:
+        """As many as ``--seeds`` asks for."""
+        return self.seeds
+
+    def notes(self) -> tuple[str, ...]:
+        """How far the recipe departs from the paper's two levels, and which pairs are made."""
+        levels, notes = self.recipe.levels, list[str]()
+        if levels.fuse_grad_to_adapter:
+            notes.append(
+                f"In two levels the adapters also take {levels.fuse_grad_to_adapter:g} of the fusion loss's gradient "
+                "(levels.fuse_grad_to_adapter), which is 0 in the paper."
+            )
+        if levels.skip_drop:
+            notes.append(
+                f"{levels.skip_drop:.0%} of the samples are rebuilt without the image skip (levels.skip_drop), none in "
+                "the paper."
+            )
+        if made := [name for name, task in _measured_tasks(self.recipe).items() if task.made is not None]:
+            notes.append(f"Of {', '.join(made)}, pairs are made of single images, the same every time.")
+        return tuple(notes)
+
     def build(self, row: str) -> UniFusionJob | Skip:
         """How a row is trained, or why it must be left out."""
-        if row == "random" and self.recipe.backbone.path is None:
+        backbone = self.recipe.backbone
+        if row == "random" and (backbone.path is None or backbone.random):
             return Skip(
                 "the backbone of all rows is random already; give the trained one with --set backbone.path=PATH"
             )
         recipe = self._recipe(CHANGES[row], self.recipe.seed)
         network = load_network(recipe)
-        backbone = "none" if network.backbone is None else network.backbone.name
-        return UniFusionJob(CHANGES[row], sum(p.numel() for p in network.parameters()), backbone)
+        name = "none" if network.backbone is None else network.backbone.name
+        return UniFusionJob(CHANGES[row], sum(p.numel() for p in network.parameters()), name)
 
     def run(self, job: UniFusionJob, folder: Path) -> Measured:
         """Train a row with every seed unless that is done, and measure it; the means over all seeds."""

@@ -1,23 +1,25 @@
 """The ablation of UniFusion's paper: rows, printed values, and what each row changes in the recipe.
 
 "UniFusion: A Unified Image Fusion Framework with Robust Representation and Source-Aware Preservation", CVPR 2026. The
-authors' code can build none of its rows but the last two; how ours are built stands in the notes.
+authors' code has no switch for any row; how ours are built stands in the notes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from models.unifusion.config import ABLATION_CHANGES
 from training.ablation.tables import Table
 
+_NETWORKS = {
+    row: tuple(f"network.{key}={str(value).lower()}" for key, value in changes.items())
+    for row, changes in ABLATION_CHANGES.items()
+}
+
 CHANGES: Mapping[str, tuple[str, ...]] = {
-    "full": (),
-    "no-adapter": ("network.adapter=none", "network.skip=false"),
-    "no-adapter-skip": ("network.adapter=none",),
-    "no-dinov3": ("network.encoder=trained",),
-    "no-reconstruction": ("network.reconstruction_depth=0",),
-    "no-bilevel": ("levels.joint=true",),
-    "random": ("backbone.path=null",),
+    **_NETWORKS,
+    "no-bilevel": ("levels.joint=true", "levels.inner_steps=1", "levels.fuse_grad_to_adapter=1"),
+    "random": ("backbone.random=true",),
 }
 """What a row changes in the recipe, as ``--set`` takes it."""
 
@@ -54,11 +56,9 @@ _TABLE = Table(
         "Compare the order of rows and their distances, not the values: other images, other training images. The "
         "authors' configurations name the same folders for training and for testing.",
         "The paper does not say what takes the adapter's place; no-adapter and no-adapter-skip are two readings.",
-        "The paper lacks the row random. The authors' network overwrites most of its backbone with random values "
-        "before freezing it, so this row tells what the architecture does without what it has learned.",
-        "In two levels the adapters also take the recipe's share of the fusion loss's gradient "
-        "(levels.fuse_grad_to_adapter), which is 0 in the paper.",
-        "Multi-focus pairs are made of single images, the same every time.",
+        "The paper lacks the row random: what the architecture does without what it has learned. The authors' code, as "
+        "published, is no-bilevel around such a backbone: it trains on one sum of both losses, and overwrites most of "
+        "DINOv3 with random values before freezing it.",
     ),
     model="unifusion",
     elsewhere="on other images",

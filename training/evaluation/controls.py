@@ -21,7 +21,7 @@ def controls_of(name: str, bundle: Bundle, pairs: Sequence[Pair]) -> dict[str, M
     - ``NAME, tokens zeroed``: codes of zeros; edits stay.
 
     Raises:
-        DataError: There is only one pair, so that no other image exists.
+        DataError: There is only one pair, so that no other image exists, or another image's code has another size.
     """
     controls: dict[str, Method | PairMethod] = {}
     if bundle.slots:
@@ -41,6 +41,8 @@ class _OtherTokens:
     def __init__(self, bundle: Bundle, pairs: Sequence[Pair]) -> None:
         if len(pairs) < 2:
             raise DataError("--controls needs at least two pairs: with one there are no tokens of another image")
+        if bundle.codes_have_size and len({pair.a.shape for pair in pairs}) > 1:
+            raise DataError(f"--controls: a code of {bundle.name} fits images of its own size only; give --size")
         step = len(pairs) // 2
         self._bundle = bundle
         self._donor = {pair.name: pairs[(i + step) % len(pairs)] for i, pair in enumerate(pairs)}

@@ -63,6 +63,11 @@ class Bundle:
         """Whether an encoder makes codes of the images."""
         return self._encoder is not None
 
+    @property
+    def codes_have_size(self) -> bool:
+        """Whether a code grows with its image, so that it fits images of one size only."""
+        return self._encoder is not None and any(isinstance(n, str) for n in self._encoder.get_outputs()[0].shape[1:])
+
     def encode(self, image: Unit) -> Tensor:
         """The code of one image (H, W) in [0, 1], with the batch axis: (1, …) as the card says.
 
