@@ -32,8 +32,8 @@ def bundle(run_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle") / "tita"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export_tita, "PARITY_SIZES", ((64, 64), (37, 53)))
-        patch.setattr(export_tita, "TILED_SIZE", (200, 312))
-        patch.setattr(export_tita, "TILE", 384)
+        patch.setattr(export_tita, "TILED_SIZE", (200, 600))
+        patch.setattr(export_tita, "TILE", 768)
         command("export", "--run", run_folder, "--card", "tita", "--out", folder)
     return folder
 
