@@ -26,7 +26,7 @@ from training.backbone_views import Views, ViewSampler, shared_side
 from training.config import load_recipe
 from training.data.pairs import ImagePairs
 from training.run import cosine_lr
-from training.trainer import Trainer
+from training.trainer import Trainer, add_run_arguments
 
 
 class BackboneTrainer(Trainer):
@@ -149,11 +149,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training backbone``."""
-    parser.add_argument("--recipe", default="backbone", help="recipe name or .yaml path")
-    parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
-    parser.add_argument("--devices", type=int, default=1, help="train data parallel on so many GPUs (or CPU processes)")
+    add_run_arguments(parser, "backbone")
 
 
 def run(args: argparse.Namespace) -> None:

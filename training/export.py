@@ -128,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer", type=Path, help="run folder of the tokenizer, or a bundle; for titok-ste models only"
     )
     parser.add_argument("--run", type=Path, required=True, help="run folder of the fusion network")
-    parser.add_argument("--card", default="titok-ste-lite", help="card text: name or .yaml path")
+    parser.add_argument("--card", help="card text: name or .yaml path (default: the kind of run, or titok-ste-lite)")
     parser.add_argument("--storage", choices=("float16", "float32"), default="float16", help="of the weights")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="last, or best by validation")
     parser.add_argument("--fixed-strength", action="store_true", help="no edit slots; their default is baked in")
@@ -137,9 +137,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export, check parity and print the bundle's files."""
-    text = load_card_text(args.card)
     checkpoint = f"{args.checkpoint}.pt"
     kind = load_checkpoint(args.run / checkpoint).get("kind")
+    text = load_card_text(args.card or (kind if kind in WITHOUT_TOKENS else "titok-ste-lite"))
     _check_options(args, kind)
     try:
         if kind in WITHOUT_TOKENS:

@@ -25,7 +25,7 @@ from training.run import CHECKPOINT, cosine_lr, load_checkpoint, rng_state
 from training.tita_loss import task_loss
 from training.tita_recipe import TITARecipe
 from training.tita_validation import TaskExamples
-from training.trainer import Trainer
+from training.trainer import Trainer, add_run_arguments
 
 
 class Unclamped(nn.Module):
@@ -224,12 +224,8 @@ def load_trained(run_folder: Path, *, checkpoint: str = CHECKPOINT) -> tuple[TIT
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training tita``."""
-    parser.add_argument("--recipe", default="tita", help="recipe name or .yaml path")
-    parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
+    add_run_arguments(parser, "tita")
     parser.add_argument("--start-from", type=Path, help="run folder whose averaged weights to begin with")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
-    parser.add_argument("--devices", type=int, default=1, help="train data parallel on so many GPUs (or CPU processes)")
 
 
 def run(args: argparse.Namespace) -> None:

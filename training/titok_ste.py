@@ -29,7 +29,7 @@ from training.titok_ste_loss import stage_one_loss, stage_two_loss
 from training.titok_ste_recipe import FusionRecipe, Schedule, StrengthDraw
 from training.titok_ste_validation import validate
 from training.tokenizer_files import load_tokenizer
-from training.trainer import Trainer
+from training.trainer import Trainer, add_run_arguments
 
 
 def learning_rate(step: int, schedule: Schedule, *, first_step: int) -> float:
@@ -302,14 +302,10 @@ def read_slots(path: Path) -> SlotSpec:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training titok-ste``."""
-    parser.add_argument("--recipe", default="titok-ste-lite", help="recipe name or .yaml path")
-    parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
+    add_run_arguments(parser, "titok-ste-lite")
     parser.add_argument("--tokenizer", type=Path, required=True, help="run folder of the tokenizer, or a bundle")
     parser.add_argument("--slots", type=Path, required=True, help="slot file written by `python -m training probe`")
     parser.add_argument("--start-from", type=Path, help="run folder whose averaged weights to begin with")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
-    parser.add_argument("--devices", type=int, default=1, help="train data parallel on so many GPUs (or CPU processes)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from training.losses import sobel, ssim_loss
 from training.record import run_records
 from training.run import cosine_lr
 from training.tokenizer_files import load_tokenizer
-from training.trainer import Trainer
+from training.trainer import Trainer, add_run_arguments
 
 
 class LossWeights(Strict):
@@ -264,12 +264,8 @@ def check_trainable(name: str) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training tokenizer``."""
-    parser.add_argument("--recipe", default="t32-tiny6-128", help="recipe name or .yaml path")
-    parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
+    add_run_arguments(parser, "t32-tiny6-128")
     parser.add_argument("--start-from", type=Path, help="run folder or bundle whose tokenizer to begin with")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
-    parser.add_argument("--devices", type=int, default=1, help="train data parallel on so many GPUs (or CPU processes)")
 
 
 def run(args: argparse.Namespace) -> None:

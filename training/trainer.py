@@ -6,6 +6,7 @@ same weights and draws its own batches, so the effective batch is ``batch`` time
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 import time
@@ -312,3 +313,12 @@ class Trainer(ABC):
         for name, rows in pictures.items():
             run.image(name, rows, self.step)
         return best
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, recipe: str) -> None:
+    """Options that the command of every trainer has; ``recipe`` is its default."""
+    parser.add_argument("--recipe", default=recipe, help="recipe name or .yaml path")
+    parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
+    parser.add_argument("--devices", type=int, default=1, help="train data parallel on so many GPUs (or CPU processes)")

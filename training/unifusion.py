@@ -26,7 +26,7 @@ from training.data.tasks import TaskBatch, TaskSampler
 from training.run import CHECKPOINT, cosine_lr, load_checkpoint
 from training.tita_loss import task_loss
 from training.tita_validation import TaskExamples
-from training.trainer import Trainer
+from training.trainer import Trainer, add_run_arguments
 from training.unifusion_levels import Codes, Outcome, TwoLevels, averages_kept
 from training.unifusion_loss import reconstruction_loss
 from training.unifusion_network import check_backbone_of, load_network
@@ -345,11 +345,7 @@ def load_trained(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training unifusion``."""
-    parser.add_argument("--recipe", default="unifusion", help="recipe name or .yaml path")
-    parser.add_argument("--data", type=Path, required=True, help="data root that the recipe's folders lie in")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run there goes on")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
-    parser.add_argument("--devices", type=int, default=1, help="train data parallel on so many GPUs (or CPU processes)")
+    add_run_arguments(parser, "unifusion")
 
 
 def run(args: argparse.Namespace) -> None:

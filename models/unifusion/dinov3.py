@@ -39,7 +39,7 @@ class DinoV3Backbone(VisionBackbone):
 
     def __init__(self) -> None:
         super().__init__("dinov3-vits16", embed_dim=384, taps=TAPS)
-        self.vit: Any = _import_timm().create_model(ARCHITECTURE, pretrained=False, num_classes=0)
+        self.vit: Any = import_timm().create_model(ARCHITECTURE, pretrained=False, num_classes=0)
         self.vit.rope = _Rotation()
         # timm begins at 1e-5, and random blocks would add nearly nothing to the patches, and all taps be alike
         for block in self.vit.blocks:
@@ -121,11 +121,16 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", maxsplit=1)[0] or type(error).__name__
 
 
-def _import_timm() -> Any:
+def import_timm() -> Any:
+    """timm, loaded when it is wanted only.
+
+    Raises:
+        ImportError: It is missing, or its torchvision does not fit; the message says what to install.
+    """
     try:
         return importlib.import_module("timm")
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises RuntimeError
         raise ImportError(
-            f"DINOv3 needs timm, which cannot be imported ({error}): pip install 'pairfuse[interfaces]', "
-            f"with the torchvision that belongs to torch {torch.__version__}"
+            f"published vision transformers need timm, which cannot be imported ({error}): "
+            f"pip install 'pairfuse[interfaces]', with the torchvision that belongs to torch {torch.__version__}"
         ) from error

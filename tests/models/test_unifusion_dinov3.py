@@ -123,7 +123,7 @@ def test_half_a_projection_is_refused():
 
 def test_missing_timm_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match=r"DINOv3 needs timm, .*pip install 'pairfuse\[interfaces\]'"):
+    with pytest.raises(ImportError, match=r"need timm, .*pip install 'pairfuse\[interfaces\]'"):
         DinoV3Backbone()
 
 
@@ -270,7 +270,7 @@ def test_without_weights_the_blocks_count(monkeypatch):
     for block in vit.blocks:
         block.gamma_1, block.gamma_2 = (torch.nn.Parameter(torch.full((4,), 1e-5)) for _ in range(2))
     made = SimpleNamespace(create_model=lambda *args, **options: vit)
-    monkeypatch.setattr(dinov3, "_import_timm", lambda: made)
+    monkeypatch.setattr(dinov3, "import_timm", lambda: made)
     scales = DinoV3Backbone().vit.state_dict()
     assert len(scales) == 4
     assert all(torch.equal(value, torch.ones(4)) for value in scales.values())

@@ -87,8 +87,10 @@ def test_rows_are_the_networks_of_the_registry():
 
 
 def test_every_row_of_the_papers_recipe_is_valid():
-    for changes in CHANGES.values():
-        load_recipe("unifusion-paper", UniFusionRecipe, list(changes))
+    recipes = {row: load_recipe("unifusion-paper", UniFusionRecipe, list(changes)) for row, changes in CHANGES.items()}
+    different = {recipe.model_dump_json() for recipe in recipes.values()}
+    assert len(different) == len(recipes) > 1
+    assert recipes["full"].profile == "unifusion-paper"
 
 
 def test_notes_are_those_of_the_recipe(words, folder):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from models.interface import PatchFeatures
+from models.unifusion.dinov3 import import_timm
 from training.data.images import DataError
 
 
@@ -56,7 +55,10 @@ def load_interface(name: str, weights: Path, *, num_tokens: int, token_dim: int)
     known = BACKBONES[name]
     if not weights.is_file():
         raise DataError(f"--backbone {name}: no file {weights}")
-    timm = _import_timm()
+    try:
+        timm = import_timm()
+    except ImportError as error:
+        raise DataError(f"--backbone {name}: {error}") from error
     try:
         vit = timm.create_model(known.model, pretrained=False, checkpoint_path=str(weights))
     except Exception as error:  # timm, safetensors and pickle each have their own
@@ -72,13 +74,3 @@ def load_interface(name: str, weights: Path, *, num_tokens: int, token_dim: int)
         mean=vit.pretrained_cfg["mean"],
         std=vit.pretrained_cfg["std"],
     )
-
-
-def _import_timm() -> Any:
-    try:
-        return importlib.import_module("timm")
-    except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises RuntimeError
-        raise DataError(
-            f"DINOv3 and CLIP need timm, which cannot be imported ({error}): pip install 'pairfuse[interfaces]', "
-            f"with the torchvision that belongs to torch {torch.__version__}"
-        ) from error
