@@ -51,6 +51,9 @@ class UniFusionConfig:
         encoder: A ``frozen`` backbone that is given, or four blocks ``trained`` with the adapters (row "w/o DINOv3").
         reconstruction_depth: Blocks of each reconstruction head: 2 in the authors' code, 4 in the paper. 0 for none
             (row "w/o Reconstruction"): the fusion loss trains the adapters then.
+        whole_sides: Longest height and width together, in patches, of an image that the backbone sees as it is; it sees
+            a larger one reduced by the smallest whole number that brings it below. Its attention costs the square of
+            its patches. 0 for no limit (paper).
         output: What the last layer predicts: the fused RGB ``image`` itself (paper), or of luminance a ``residual`` to
             the mean of the sources, or how to ``blend`` the sources; see ``models.unifusion.output``.
     """
@@ -65,6 +68,7 @@ class UniFusionConfig:
     norm: AdapterNorm = "batch"
     encoder: Encoder = "frozen"
     reconstruction_depth: int = 2
+    whole_sides: int = 0
     output: Output = "image"
 
     @property
@@ -103,6 +107,8 @@ class UniFusionConfig:
             raise ValueError(f"cross_blocks must be 1 or more, not {self.cross_blocks}")
         if self.reconstruction_depth < 0:
             raise ValueError(f"reconstruction_depth must be 0 or more, not {self.reconstruction_depth}")
+        if self.whole_sides < 0:
+            raise ValueError(f"whole_sides must be 0 or more, not {self.whole_sides}")
         if self.norm == "group" and self.adapted_dim % NORM_GROUPS:
             raise ValueError(
                 f"{NORM_GROUPS} groups do not divide the adapters' {self.adapted_dim} channels: "
@@ -113,7 +119,7 @@ class UniFusionConfig:
 PROFILES: dict[str, UniFusionConfig] = {
     "code": UniFusionConfig(),
     "paper": UniFusionConfig(reconstruction_depth=4),
-    "light": UniFusionConfig(embed_dim=192, width=48, fold=4, norm="group", output="blend"),
+    "light": UniFusionConfig(embed_dim=192, width=48, fold=4, norm="group", whole_sides=96, output="blend"),
 }
 
 ABLATION_CHANGES: Mapping[str, Mapping[str, Any]] = {

@@ -9,13 +9,14 @@ H' = 16 · h, W' = 16 · w, C width, with Z = (N, C, H' / f, W' / f).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.base import FusionModel, check_image, check_sources
 from models.padding import crop_to, reflect_to
@@ -87,9 +88,10 @@ class UniFusion(FusionModel):
         return self
 
     def encode(self, image: Tensor) -> Tensor:
-        """Taps of the backbone, shallow to deep, in one map: (N, 1, H, W) in [0, 1] -> (N, 4 · E, h, w).
+        """Taps of the backbone, shallow to deep, in one map: (N, 1, H, W) in [0, 1] -> (N, 4 · E, h / k, w / k).
 
-        Those of a frozen backbone are in float32 and without gradient.
+        k, a whole number, is 1 but for images larger than the configuration's ``whole_sides``, whose reduced copy the
+        backbone sees; h / k and w / k are rounded up. Taps of a frozen backbone are in float32 and without gradient.
         """
         check_image("image", image)
         return self.encode_rgb(image.expand(-1, 3, -1, -1))
@@ -97,7 +99,7 @@ class UniFusion(FusionModel):
     def encode_rgb(self, image: Tensor) -> Tensor:
         """As ``encode`` of an RGB image, (N, 3, H, W)."""
         H, W = image.shape[-2:]
-        padded = reflect_to(image, _padded(H), _padded(W))
+        padded = self._reduced(reflect_to(image, _padded(H), _padded(W)))
         if self.encoder is not None:
             return torch.cat(self.encoder(padded), dim=1)
         (backbone,) = self._frozen
@@ -123,10 +125,10 @@ class UniFusion(FusionModel):
             ValueError: The shapes do not fit together.
         """
         self._check(a, b, code_a, code_b)
-        h, w = code_a.shape[-2:]  # not from H and W: an exported graph is not told that the code has their size in 16s
-        x, y = (reflect_to(image, STRIDE * h, STRIDE * w) - self.mean for image in (a, b))
-        z_a = self.adapter_a(x, code_a.chunk(NUM_TAPS, dim=1), keep_skip)
-        z_b = self.adapter_b(y, code_b.chunk(NUM_TAPS, dim=1), keep_skip)
+        height, width = _padded(a.shape[2]), _padded(a.shape[3])
+        x, y = (reflect_to(image, height, width) - self.mean for image in (a, b))
+        z_a = self.adapter_a(x, _taps(code_a, height, width), keep_skip)
+        z_b = self.adapter_b(y, _taps(code_b, height, width), keep_skip)
         return z_a, z_b
 
     def decode(self, z_a: Tensor, z_b: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -209,6 +211,22 @@ class UniFusion(FusionModel):
     def _named(self, *parts: str) -> NamedParameters:
         return ((name, value) for name, value in self.named_parameters() if name.partition(".")[0] in parts)
 
+    def _grid(self, H: int, W: int) -> tuple[int, int]:
+        """Sides of a code, in patches, of an image of H × W pixels."""
+        h, w, most = _padded(H) // STRIDE, _padded(W) // STRIDE, self.config.whole_sides
+        if most == 0:
+            return h, w
+        times = (h + w + most - 1) // most
+        return (h + times - 1) // times, (w + times - 1) // times
+
+    def _reduced(self, padded: Tensor) -> Tensor:
+        """What the backbone sees of an image: all of it, or a copy reduced by a whole number."""
+        if self.config.whole_sides == 0:
+            return padded
+        h, w = self._grid(padded.shape[2], padded.shape[3])
+        size = (STRIDE * h, STRIDE * w)
+        return F.interpolate(padded, size=size, mode="bilinear", align_corners=False, antialias=True)
+
     def _check(self, a: Tensor, b: Tensor, code_a: Tensor, code_b: Tensor) -> None:
         channels, dim = self.config.channels, self.config.code_dim
         for name, image in (("a", a), ("b", b)):
@@ -218,7 +236,7 @@ class UniFusion(FusionModel):
             raise ValueError(f"a and b must have one size, not {tuple(a.shape)} and {tuple(b.shape)}")
         if torch.compiler.is_exporting():  # to which the sides of a code are sizes of their own
             return
-        expected = (len(a), dim, _padded(a.shape[2]) // STRIDE, _padded(a.shape[3]) // STRIDE)
+        expected = (len(a), dim, *self._grid(a.shape[2], a.shape[3]))
         for name, code in (("code_a", code_a), ("code_b", code_b)):
             if tuple(code.shape) != expected:
                 raise ValueError(f"{name} must be {expected} for images {tuple(a.shape)}, not {tuple(code.shape)}")
@@ -232,6 +250,13 @@ def _own_encoder(config: UniFusionConfig) -> SmallViT:
 
 def _padded(side: int) -> int:
     return (side + STRIDE - 1) // STRIDE * STRIDE
+
+
+def _taps(code: Tensor, height: int, width: int) -> Sequence[Tensor]:
+    """The taps of a code, (N, E, height / 16, width / 16) each; those of a reduced copy are enlarged."""
+    # Always, as an exported graph is not told which it is. A map that has the size already stays as it is, bit by bit.
+    size = (height // STRIDE, width // STRIDE)
+    return F.interpolate(code, size=size, mode="bilinear", align_corners=False).chunk(NUM_TAPS, dim=1)
 
 
 def _full_precision(image: Tensor) -> AbstractContextManager[Any]:

@@ -87,6 +87,27 @@ def test_any_size(name, size):
 
 
 @torch.no_grad()
+def test_the_backbone_sees_a_reduced_copy_of_a_large_image():
+    model, whole = (lively(FORMS["light"], whole_sides=sides) for sides in (10, 0))
+    whole.load_state_dict(model.state_dict())
+    sizes = {(64, 96): (4, 6), (64, 100): (2, 4), (33, 400): (1, 9), (200, 200): (5, 5), (320, 320): (5, 5)}
+    for size, grid in sizes.items():
+        a, b = pair(1, 1, *size)
+        assert model.encode(a).shape == (1, 256, *grid)
+        assert model(a, b).shape == (1, 1, *size)
+        assert torch.equal(model(a, b), whole(a, b)) == (size == (64, 96))
+
+
+@torch.no_grad()
+def test_a_reduced_copy_describes_the_same_places():
+    model = lively(FORMS["light"], whole_sides=10)
+    blobs = torch.rand(1, 1, 4, 4)  # smooth enough to look the same in both
+    small, large = (torch.nn.functional.interpolate(blobs, size=(s, s), mode="bilinear") for s in (80, 320))
+    code = model.encode(small)
+    assert (model.encode(large) - code).abs().mean() < 0.03 * code.std()
+
+
+@torch.no_grad()
 def test_rgb_of_any_size_even_too_small_to_reflect():
     model = lively()
     for size in ((37, 53), (15, 40), (8, 40), (1, 1)):
@@ -347,6 +368,7 @@ def test_rgb_is_refused_where_the_output_is_luminance():
         ({"width": 63, "heads": 7}, "width must be even"),
         ({"heads": 0}, "0 heads"),
         ({"cross_blocks": 0}, "cross_blocks must be 1 or more"),
+        ({"whole_sides": -1}, "whole_sides must be 0 or more, not -1"),
         ({"width": 48.0}, "width must be a whole number, not 48.0"),
         ({"embed_dim": "384"}, "embed_dim must be a whole number, not '384'"),
         ({"fold": True}, "fold must be a whole number, not True"),
