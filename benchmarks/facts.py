@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ MODEL_NAME = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE)
 
 
 def machine_facts(threads: int) -> dict[str, str]:
-    """Returns processor, cores, thread count and versions, in the order of printing."""
+    """Returns date, processor, cores, thread count and versions, in the order of printing."""
     return {
+        "date": date.today().isoformat(),
         "processor": _processor(),
         "usable cores": f"{usable_cores()}",
         "threads of one run": f"{threads}",

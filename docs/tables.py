@@ -1,7 +1,7 @@
-"""Fill the README's tables from what commands wrote: cards, the benchmark file and the settings class.
+"""Fill the tables of README.md and docs/quality.md from cards, benchmark files, and the settings class.
 
-python docs/tables.py            rewrite README.md
-python docs/tables.py --check    fail if it is out of date
+python docs/tables.py            rewrite both
+python docs/tables.py --check    fail if one is out of date
 """
 
 from __future__ import annotations
@@ -10,94 +10,144 @@ import argparse
 import json
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from quality import details, gather, overview
 
 from app.settings import settings_table
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARK = ROOT / "docs" / "benchmarks" / "bench.json"
-COLUMNS = ("EN", "SD", "SCD", "SSIM", "MI", "VIF", "Qabf", "CC", "clip")
-TRUTH = ("PSNR_truth", "SSIM_truth")
-"""Columns of data sets whose pairs were made of one image."""
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "quality.md")
+BENCHMARKS = ROOT / "docs" / "benchmarks"
+SIZE = {"height": 480, "width": 640}
 
 
-def quality_table(evaluation: dict[str, Any], card: dict[str, Any]) -> str:
-    """One row a method, best mean rank first; our model in bold."""
-    rank, metrics, model = evaluation["mean_rank"], evaluation["metrics"], card["name"]
-    columns = (*(name for name in TRUTH if name in metrics[model]), *COLUMNS)
-    strength = ", strength 1" if card["edit_slots"] else ""
+@dataclass(frozen=True)
+class Speed:
+    """What a benchmark file says of one model.
+
+    Attributes:
+        findings: Measured values by key.
+        machine: Facts of the machine.
+        report: The file's readable form, relative to the clone.
+    """
+
+    findings: dict[str, Any]
+    machine: dict[str, str]
+    report: str
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the models ran on CUDA; a file that names no device is of a CPU."""
+        return "cuda" in self.machine.get("device", "cpu").lower()
+
+    @property
+    def place(self) -> str:
+        """Processor and runtime, and the device if it is no CPU."""
+        device = f"{self.machine['device']}, " if self.on_gpu else ""
+        return f"{device}{self.machine['processor']}, onnxruntime {self.machine['onnxruntime']}"
+
+    def cell(self) -> str:
+        """Times of the fuse graph and of a whole request."""
+        threads = int(self.machine["threads of one run"])
+        on = "" if self.on_gpu else f", {threads} thread{'s' * (threads != 1)}"
+        return f"[{self._time('fuse_ms')} / {self._time('post_cold_ms')}]({self.report}){on}"
+
+    def _time(self, key: str) -> str:
+        value = self.findings.get(key, {}).get("value")
+        return "not measured" if value is None else f"{value:.0f} ms"
+
+
+def speeds() -> dict[tuple[str, bool], Speed]:
+    """By model and whether on a GPU, from the newest file that has it; a file without a date is the oldest."""
+    files = [(path, json.loads(path.read_text())) for path in sorted(BENCHMARKS.glob("**/bench.json"))]
+    found = {}
+    for path, bench in sorted(files, key=lambda file: file[1]["machine"].get("date", "")):
+        report = path.with_suffix(".md").relative_to(ROOT).as_posix()
+        for model in bench["models"]:
+            if model["size"] == SIZE:
+                speed = Speed(model["findings"], bench["machine"], report)
+                found[model["name"], speed.on_gpu] = speed
+    return found
+
+
+def model_table(cards: list[dict[str, Any]]) -> str:
+    """What each model is for and what it costs, and what the columns mean."""
+    found = speeds()
     lines = [
-        f"Quality on {evaluation['dataset']} ({evaluation['pairs']} pairs, {evaluation['size']} size{strength}). "
-        f"Mean rank over {', '.join(evaluation['ranked_by'])}; `clip` is the percentage of pixels at black or white "
-        "that no source explains (less is better).",
-        "",
-        "| method | mean rank | " + " | ".join(columns) + " |",
-        "|---|---|" + "---|" * len(columns),
+        "| model | tasks | parameters, M | `fuse`, GMAC/megapixel | `encode`, GMAC/image "
+        "| `fuse` / whole POST, CPU | `fuse` / whole POST, GPU |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for method in sorted(rank, key=rank.__getitem__):
-        name = f"**{method}**" if method == model else method
-        cells = " | ".join(f"{metrics[method][column]:.3f}" for column in columns)
-        lines.append(f"| {name} | {rank[method]:.2f} | {cells} |")
+    places: dict[str, list[str]] = {}
+    for card in cards:
+        name, macs = card["name"], card["macs"]
+        frozen = sum(count for part, count in card["parameters"].items() if part != "fusion")
+        cells = [
+            f"`{name}`",
+            ", ".join(task["name"] for task in card["tasks"]),
+            f"{card['parameters']['fusion'] / 1e6:.2f}" + (f" + {frozen / 1e6:.2f}" if frozen else ""),
+            f"{macs['fuse_per_pixel'] / 1e3:.1f}",
+            f"{macs['encode_per_image'] / 1e9:.2f}" if card.get("encoder") else "–",
+        ]
+        for on_gpu in (False, True):
+            speed = found.get((name, on_gpu))
+            cells.append(speed.cell() if speed else "not measured")
+            if speed:
+                places.setdefault(speed.place, []).append(f"`{name}`")
+        lines.append(f"| {' | '.join(cells)} |")
+    where = "; ".join(f"{', '.join(names)} on {place}" for place, names in places.items())
+    if len(places) == 1:
+        where = f"on {next(iter(places))}"
+    lines += [
+        "",
+        "Parameters: trained network + frozen tokenizer or backbone. `encode` is counted for one image of 480×640, and "
+        "cached; tokenizers see a small square of it, at the same cost for every size.",
+        f"Times: medians for a pair of 480×640, POST with images that are not cached; {where}. `make bench` measures "
+        "yours.",
+    ]
     return "\n".join(lines)
 
 
-def overview_row(card: dict[str, Any], benchmark: dict[str, Any] | None) -> str:
-    """One row of the model table."""
-    parameters = sum(card["parameters"].values()) / 1e6
-    tasks = ", ".join(task["name"] for task in card["tasks"])
-    speed = "not measured"
-    if benchmark:
-        fuse, post = (benchmark[key]["value"] for key in ("fuse_ms", "post_cold_ms"))
-        speed = f"{fuse:.0f} ms / {post:.0f} ms"
-    return (
-        f"| `{card['name']}` | {tasks} | {parameters:.2f} M | {card['macs']['fuse_per_pixel'] / 1e3:.1f} | "
-        f"{card['macs']['encode_per_image'] / 1e9:.2f} | {speed} |"
-    )
-
-
-def models_section() -> str:
-    """The model table and, for each model, its quality table."""
+def sections() -> dict[str, str]:
+    """What stands between the markers of each name."""
     cards = [json.loads(path.read_text()) for path in sorted(ROOT.glob("weights/*/card.json"))]
-    bench = json.loads(BENCHMARK.read_text()) if BENCHMARK.is_file() else None
-    speeds = {model["name"]: model["findings"] for model in bench["models"]} if bench else {}
-    lines = [
-        "| model | task | parameters | fuse kMAC/pixel | encode GMAC/image | `fuse` graph / whole POST, 480×640 |",
-        "|---|---|---|---|---|---|",
-        *(overview_row(card, speeds.get(card["name"])) for card in cards),
-        "",
-    ]
-    if bench:
-        machine = bench["machine"]
-        facts = f"{machine['processor']}, {machine['usable cores']} cores, onnxruntime {machine['onnxruntime']}"
-        lines += [
-            f"Times: medians on {facts}, new images each time ([all figures](docs/benchmarks/bench.md)); "
-            "`make bench` measures yours.",
-            "",
-        ]
-    for card in cards:
-        lines += [quality_table(e, card) + "\n" for e in card["evaluation"] if e["size"] == "native"]
-    return "\n".join(lines).rstrip()
+    tables, models = gather(cards), [card["name"] for card in cards]
+    reading = (
+        "Mean rank over the metrics of the set (1 is best), and the place among all models and baselines measured on "
+        "it. Compare within a row: the next has other pairs, and maybe other metrics and rivals. Native size, edit "
+        "slots at strength 1; bold: the best of several models; dB: PSNR to the truth. "
+        "[docs/quality.md](docs/quality.md) has the metrics of every method."
+    )
+    return {
+        "models": "\n\n".join([model_table(cards), overview(tables, models), reading]),
+        "quality": details(tables, models),
+        "settings": settings_table(),
+    }
 
 
-def filled(text: str) -> str:
-    """The README with all tables made anew."""
-    for name, table in (("models", models_section()), ("settings", settings_table())):
+def filled(text: str, parts: dict[str, str]) -> str:
+    """A document with all its tables made anew."""
+    for name, part in parts.items():
         pattern = rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)"
-        text = re.sub(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
+        text = re.sub(pattern, lambda m, part=part: f"{m[1]}{part}\n{m[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
     return text
 
 
-def main() -> int:
-    """Rewrite or check the README."""
+def main() -> str | int:
+    """Rewrite or check the documents."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    readme = ROOT / "README.md"
-    text = filled(readme.read_text())
+    parts = sections()
+    made = {path: filled(path.read_text(), parts) for path in DOCUMENTS}
+    stale = {path: text for path, text in made.items() if text != path.read_text()}
     if check:
-        return int(text != readme.read_text())
-    readme.write_text(text)
+        return f"out of date: {', '.join(path.name for path in stale)}" if stale else 0
+    for path, text in stale.items():
+        path.write_text(text)
     return 0
 
 
