@@ -1,9 +1,10 @@
 """Feeds one model: groups waiting pairs of one size and runs them in the model's own thread.
 
-A failed batch is run again one pair at a time, so a pair that breaks the run fails alone. Pairs whose
-caller has left are taken out of the queue before they cost a run; a run whose callers have all left
-may end early. After three failed runs in a row a known-good pair decides whether the model is healthy;
-while it is not, the check is repeated.
+A request brings one pair, or several that it needs together: they are let in and given up as a whole. A
+failed batch is run again one pair at a time, so a pair that breaks the run fails alone. Pairs whose caller
+has left are taken out of the queue before they cost a run; a run whose callers have all left may end early.
+After three failed runs in a row a known-good pair decides whether the model is healthy; while it is not,
+the check is repeated.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from app.engine import Fused, Job
 from app.errors import AbandonedError, OverloadedError, RunFailedError
@@ -32,7 +33,7 @@ class BatchLimits:
     """Bounds of one batcher.
 
     Attributes:
-        max_queue: Most waiting pairs.
+        max_queue: Most waiting pairs; an empty queue takes those of any one request.
         max_batch: Most pairs in one run.
         max_pixels: Most pixels of image_a over one run; a single pair may have more.
         max_wait_s: Longest wait of the oldest pair for others of its size, in seconds.
@@ -51,7 +52,7 @@ class _Entry:
     job: Job
     future: asyncio.Future[tuple[Fused, float]]
     caller: str
-    queued_at: float = field(default_factory=time.perf_counter)
+    queued_at: float
 
 
 class Batcher:
@@ -108,30 +109,42 @@ class Batcher:
                 await self._worker
         await asyncio.to_thread(self._thread.shutdown)
 
-    async def submit(self, job: Job) -> tuple[Fused, float]:
-        """Waits for the result of one job. Cancelling the call takes the job out of the queue, or abandons its run.
+    async def submit(self, *jobs: Job) -> list[tuple[Fused, float]]:
+        """Waits for the results of the jobs of one request, all of one size.
+
+        If one fails, or the call is cancelled, all that are not done leave the queue or have their run abandoned.
 
         Returns:
-            The result, and the seconds that the job waited for its run.
+            For each job its result and the seconds that it waited for its run, equal for jobs of one run.
 
         Raises:
-            OverloadedError: The queue is full.
-            RunFailedError: The run failed for this job alone.
+            OverloadedError: The queue has no room for all of them; none was queued.
+            RunFailedError: The run failed for one of these jobs.
         """
-        if self.depth >= self._limits.max_queue:
-            raise OverloadedError(f"{self.depth} pairs wait for {self._name}, as many as may. Try again shortly.")
-        entry = _Entry(job, asyncio.get_running_loop().create_future(), request_id.get())
-        self._pending.append(entry)
-        self._telemetry.queue_depth.inc()
+        if self._pending and self.depth + len(jobs) > self._limits.max_queue:
+            raise OverloadedError(
+                f"{self.depth} pairs wait for {self._name}; {len(jobs)} more would pass the bound of "
+                f"{self._limits.max_queue}. Try again shortly."
+            )
+        loop, caller, now = asyncio.get_running_loop(), request_id.get(), time.perf_counter()
+        entries = [_Entry(job, loop.create_future(), caller, now) for job in jobs]
+        self._pending.extend(entries)
+        self._telemetry.queue_depth.inc(len(entries))
         self._arrival.set()
         try:
-            return await entry.future
-        except asyncio.CancelledError:
-            job.abandoned.set()
-            raise
+            # In turn, so that a failure is seen at once: of one size, none runs before the one ahead of it.
+            return [await entry.future for entry in entries]
         finally:
-            if entry in self._pending:
-                self._drop(entry)
+            for entry in entries:
+                self._leave(entry)
+
+    def _leave(self, entry: _Entry) -> None:
+        """Gives a job up unless it is done."""
+        entry.future.cancel()
+        if entry.future.cancelled():
+            entry.job.abandoned.set()
+        if entry in self._pending:
+            self._drop(entry)
 
     def _drop(self, entry: _Entry) -> None:
         self._pending.remove(entry)
@@ -205,6 +218,7 @@ class Batcher:
         if len(batch) == 1:
             if not batch[0].future.done():
                 batch[0].future.set_exception(RunFailedError())
+                await asyncio.sleep(0)  # Its request takes its other jobs back before they cost a run.
             return
         for entry in batch:
             if not entry.future.done():

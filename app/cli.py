@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
+from app.color import CHANNELS
 from app.errors import ProblemError, StartupError
 from app.folder import EXTENSIONS, PAIRS_AT_ONCE, Pair, fuse_file, fuse_pairs, match_pairs, running, same_options
 from app.logs import configure_logs
@@ -28,7 +29,9 @@ StrengthOption = Annotated[str | None, typer.Option(help="Strength of all edit s
 SharpenOption = Annotated[str | None, typer.Option(help="Strength of the slot `sharpen`.")]
 SmoothOption = Annotated[str | None, typer.Option(help="Strength of the slot `smooth`.")]
 SlotOption = Annotated[list[str] | None, typer.Option("--slot", help="NAME=VALUE for any other edit slot.")]
-ColorOption = Annotated[str | None, typer.Option(help="Where colour comes from: auto, a, b or none.")]
+ColorOption = Annotated[
+    str | None, typer.Option(help="Where colour comes from: auto, a, b or none; rgb fuses each channel.")
+]
 QualityOption = Annotated[str | None, typer.Option(help="1–100, for jpeg and webp.")]
 RangeOption = Annotated[str | None, typer.Option(help="Scale of 16-bit images: stretch or full.")]
 
@@ -168,8 +171,9 @@ def _format_of(output: Path) -> str:
 def _prepare(model: str | None, fields: dict[str, str]) -> tuple[Service, FuseOptions]:
     # Limits of one request among many make no sense here: the user waits for the pair, or watches the progress.
     settings = Settings()
-    pixels = 2 * PAIRS_AT_ONCE * settings.max_pixels
-    service = build_service(settings.model_copy(update={"deadline_s": 86_400.0, "max_inflight_pixels": pixels}))
+    planes = PAIRS_AT_ONCE * CHANNELS
+    bounds = {"max_inflight_pixels": 2 * planes * settings.max_pixels, "max_queue": planes}
+    service = build_service(settings.model_copy(update={"deadline_s": 86_400.0} | bounds))
     return service, read_options(fields | _given(model=model), service.catalog)
 
 

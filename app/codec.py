@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from app.color import Pixels, Plane, is_neutral, luminance
+from app.color import Pixels, Plane, channel_plane, is_neutral, luminance, unit_range
 from app.errors import BadFieldError, NotAnImageError, TooLargeError, UnsupportedTypeError
 from app.levels import RangeRule, scale_deep
 from app.png import write_png
@@ -61,6 +61,10 @@ class Decoded:
 
     luma: Plane
     rgb: Pixels | None
+
+    def channel(self, index: int) -> Plane:
+        """Returns red (0), green (1) or blue (2), (H, W) in [0, 1]; of a grey image its luminance, not a copy."""
+        return self.luma if self.rgb is None else channel_plane(self.rgb, index)
 
 
 def open_image(data: bytes, field: str, max_pixels: int) -> Image.Image:
@@ -125,7 +129,7 @@ def decode(image: Image.Image, field: str, range16: RangeRule) -> Decoded:
         return Decoded(scale_deep(pixels, range16), None)
     if pixels.ndim == 2 or is_neutral(pixels):
         grey = pixels if pixels.ndim == 2 else pixels[..., 1]
-        return Decoded(np.multiply(grey, np.float32(1 / 255), dtype=np.float32), None)
+        return Decoded(unit_range(grey), None)
     return Decoded(luminance(pixels), pixels)
 
 

@@ -1,4 +1,4 @@
-"""Splits images into luminance and chroma, and puts chroma back on the fused luminance.
+"""Splits images into luminance and chroma, puts chroma back on the fused luminance, or stacks fused channels.
 
 Luminance is full-range BT.601: Y = 0.299 R + 0.587 G + 0.114 B. Chroma is Cb = (B - Y) / 1.772 and Cr = (R
 - Y) / 1.402, both in [-0.5, 0.5] with 0 as neutral; it stays at the size of the source.
@@ -11,11 +11,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-ColorRule = Literal["auto", "a", "b", "none"]
+ColorRule = Literal["auto", "a", "b", "none", "rgb"]
 Plane = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 KR, KG, KB = 0.299, 0.587, 0.114
+CHANNELS = 3  # Planes that the rule "rgb" fuses of each image.
 CB_SCALE, CR_SCALE = 2 * (1 - KB), 2 * (1 - KR)
 STRIP_PIXELS = 32_768  # One strip of about ten float planes stays inside a core's cache.
 TINY = np.float32(1e-6)
@@ -47,7 +48,8 @@ def join_color(fused: Plane, rgb_a: Pixels | None, rgb_b: Pixels | None, rule: C
         rgb_a: Colour pixels (H, W, 3) of image_a, or None if it is grey.
         rgb_b: Colour pixels (H, W, 3) of image_b, or None if it is grey.
         rule: ``a`` or ``b`` takes the chroma of that image, ``none`` takes none, ``auto`` weighs both per
-            pixel and channel by their distance from neutral, so that a grey image weighs nothing.
+            pixel and channel by their distance from neutral, so that a grey image weighs nothing. ``rgb`` takes
+            none either: colour that is fused itself goes to ``stack_channels``.
 
     Returns:
         Pixels (H, W, 3), or (H, W) if there is no chroma.
@@ -66,6 +68,21 @@ def join_color(fused: Plane, rgb_a: Pixels | None, rgb_b: Pixels | None, rule: C
     return pixels
 
 
+def channel_plane(rgb: Pixels, index: int) -> Plane:
+    """Returns one channel (H, W) in [0, 1] of 8-bit pixels (H, W, 3): 0 is red, 1 green, 2 blue."""
+    return unit_range(rgb[..., index])
+
+
+def stack_channels(red: Plane, green: Plane, blue: Plane) -> Pixels:
+    """Joins fused channels (H, W) in [0, 1] to pixels (H, W, 3); values outside are clipped."""
+    return np.stack([to_bytes(plane) for plane in (red, green, blue)], axis=-1)
+
+
+def unit_range(values: Pixels) -> Plane:
+    """Brings 8-bit values of any shape to [0, 1]."""
+    return np.multiply(values, np.float32(1 / 255), dtype=np.float32)
+
+
 def to_bytes(plane: Plane) -> Pixels:
     """Rounds values in [0, 1] to 8 bits; values outside are clipped."""
     scaled = plane * np.float32(255)
@@ -76,7 +93,7 @@ def to_bytes(plane: Plane) -> Pixels:
 def _chroma(rgb: Pixels) -> tuple[Plane, Plane]:
     """Returns Cb and Cr (H, W), each in [-0.5, 0.5]."""
     luma = luminance(rgb)
-    cb, cr = (np.multiply(rgb[..., channel], np.float32(1 / 255), dtype=np.float32) for channel in (2, 0))
+    cb, cr = (channel_plane(rgb, index) for index in (2, 0))
     return (cb - luma) * np.float32(1 / CB_SCALE), (cr - luma) * np.float32(1 / CR_SCALE)
 
 

@@ -20,8 +20,8 @@ class Job:
     """One pair to fuse.
 
     Attributes:
-        a: Luminance (H, W) of image_a in [0, 1].
-        b: Luminance (H, W) of image_b in [0, 1].
+        a: Luminance, or one colour channel, (H, W) of image_a in [0, 1].
+        b: The same of image_b.
         edit: Strength of each edit slot (S,).
         keys: Cache keys of both images; empty for a model without an encoder.
         abandoned: Set by whoever waits for the result when it is not wanted any more.
@@ -45,7 +45,7 @@ class Fused:
     """Result of one job.
 
     Attributes:
-        luma: Fused luminance (H, W) in [0, 1].
+        luma: Fused luminance or channel (H, W) in [0, 1].
         encode_s: Seconds that the batch spent on codes.
         fuse_s: Seconds that the batch spent in the fusion graph.
     """
@@ -83,7 +83,7 @@ class Engine:
         return self.card.encoder is not None
 
     def job(self, a: Plane, b: Plane, edit: tuple[float, ...]) -> Job:
-        """Makes a job of two luminances (H, W) in [0, 1] and the slot strengths (S,)."""
+        """Makes a job of two planes (H, W) in [0, 1], luminances or channels, and the slot strengths (S,)."""
         keys = (image_key(a), image_key(b)) if self.needs_codes else (b"", b"")
         return Job(a, b, edit, keys)
 

@@ -110,7 +110,8 @@ def _fields(catalog: Catalog) -> dict[str, Any]:
     fields["color"] = _choice(
         list(get_args(ColorRule)),
         "auto",
-        "Where the colour comes from: both images by their distance from grey, one of them, or nowhere.",
+        "Where the colour comes from: both images by their distance from grey, one of them, or nowhere. "
+        "`rgb` fuses red, green and blue each like luminance, at three times the cost.",
     )
     fields["format"] = _choice(list(get_args(OutputFormat)), "png", "File format of the answer.")
     fields["quality"] = {

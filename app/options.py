@@ -27,7 +27,7 @@ class FuseOptions:
     Attributes:
         model: Name of a loaded model.
         edit: Strength of each edit slot, in the card's order.
-        color: Where the chroma comes from.
+        color: Where the chroma comes from, or ``rgb`` to fuse each channel.
         format: File format of the answer.
         quality: 1–100, for jpeg and webp.
         range16: How values deeper than 8 bits are scaled.

@@ -1,14 +1,15 @@
 """The one straight line from two files to one file; the server and the command line both go through it.
 
 open → decode → (queue) → encode codes → fuse → colour → encode. Decoding and encoding run in a pool of
-threads, the model in the thread of its batcher, and nothing of it on the event loop.
+threads, the model in the thread of its batcher, and nothing of it on the event loop. The model fuses
+luminance, or red, green and blue as three pairs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,8 +20,8 @@ from app import codec
 from app.batcher import Batcher, BatchLimits
 from app.card import ModelCard
 from app.catalog import Catalog
-from app.color import join_color
-from app.engine import Engine, Fused
+from app.color import CHANNELS, join_color, stack_channels
+from app.engine import Engine, Fused, Job
 from app.errors import BadPairError, DeadlineError, TooLargeError
 from app.gate import Gate
 from app.options import FuseOptions
@@ -42,7 +43,8 @@ class FuseResult:
         model: Name of the model that made it.
         width: Width in pixels.
         height: Height in pixels.
-        seconds: Time of each stage: decode, queue, encode_code, fuse, encode.
+        seconds: Time of each stage: decode, queue, encode_code, fuse, encode; queue ends with the first run, the two
+            after it are sums over all runs.
     """
 
     body: bytes
@@ -111,27 +113,30 @@ class Pipeline:
         engine = self._catalog.get(options.model)
         started = time.perf_counter()
         images = await self._in_pool(self._open_pair, file_a, file_b, engine.card)
-        with self._gate.hold_pixels(sum(image.width * image.height for image in images)):
+        # Whether there is colour shows only when the pixels are read, and then room must have been held.
+        planes = CHANNELS if options.color == "rgb" else 1
+        with self._gate.hold_pixels(planes * sum(image.width * image.height for image in images)):
             first, second = await asyncio.gather(
                 self._in_pool(codec.decode, images[0], "image_a", options.range16),
                 self._in_pool(codec.decode, images[1], "image_b", options.range16),
             )
             _check_pair(first, second, engine.card, options)
-            job = await self._in_pool(engine.job, first.luma, second.luma, options.edit)
+            jobs = await self._in_pool(_jobs, engine, first, second, options)
             decoded = time.perf_counter()
-            fused, waited = await self._batchers[engine.card.name].submit(job)
+            results = await self._batchers[engine.card.name].submit(*jobs)
             ran = time.perf_counter()
-            body = await self._in_pool(_finish, fused, first, second, options)
+            body = await self._in_pool(_finish, [fused for fused, _ in results], first, second, options)
+        runs = {waited: fused for fused, waited in results}  # Jobs that waited equally long shared a run.
         seconds = {
             "decode": decoded - started,
-            "queue": waited,
-            "encode_code": fused.encode_s,
-            "fuse": fused.fuse_s,
+            "queue": min(runs),
+            "encode_code": sum(fused.encode_s for fused in runs.values()),
+            "fuse": sum(fused.fuse_s for fused in runs.values()),
             "encode": time.perf_counter() - ran,
         }
         self._telemetry.observe_stages(seconds)
-        self._telemetry.pixels.inc(fused.luma.size)
-        height, width = job.size
+        height, width = jobs[0].size
+        self._telemetry.pixels.inc(height * width)
         return FuseResult(body, codec.MEDIA_TYPES[options.format], engine.card.name, width, height, seconds)
 
     def _open_pair(self, file_a: bytes, file_b: bytes, card: ModelCard) -> tuple[Image.Image, Image.Image]:
@@ -185,6 +190,17 @@ def _check_pair(first: codec.Decoded, second: codec.Decoded, card: ModelCard, op
     codec.check_output_size(options.format, width_a, height_a)
 
 
-def _finish(fused: Fused, first: codec.Decoded, second: codec.Decoded, options: FuseOptions) -> bytes:
-    pixels = join_color(fused.luma, first.rgb, second.rgb, options.color)
+def _jobs(engine: Engine, first: codec.Decoded, second: codec.Decoded, options: FuseOptions) -> list[Job]:
+    """Makes one job of both luminances, or one of each channel if colour is there and is to be fused too."""
+    if options.color != "rgb" or (first.rgb is None and second.rgb is None):
+        return [engine.job(first.luma, second.luma, options.edit)]
+    return [engine.job(first.channel(index), second.channel(index), options.edit) for index in range(CHANNELS)]
+
+
+def _finish(fused: Sequence[Fused], first: codec.Decoded, second: codec.Decoded, options: FuseOptions) -> bytes:
+    planes = [each.luma for each in fused]
+    if len(planes) == CHANNELS:
+        pixels = stack_channels(*planes)
+    else:
+        pixels = join_color(planes[0], first.rgb, second.rgb, options.color)
     return codec.encode(pixels, options.format, options.quality)

@@ -90,8 +90,8 @@ def test_each_caller_gets_its_own_result():
     async def scenario():
         async with started(Runner()) as (batcher, _):
             results = await asyncio.gather(*(batcher.submit(job(value)) for value in range(1, 8)))
-            assert [fused.luma[0, 0] for fused, _ in results] == list(range(1, 8))
-            assert all(waited >= 0 for _, waited in results)
+            assert [fused.luma[0, 0] for [(fused, _)] in results] == list(range(1, 8))
+            assert all(waited >= 0 for [(_, waited)] in results)
 
     run(scenario())
 
@@ -163,7 +163,7 @@ def test_a_full_queue_turns_the_next_away_and_recovers():
                 await batcher.submit(job(3))
             runner.permits.release(10)
             await asyncio.gather(first, *tasks)
-            assert (await batcher.submit(job(4)))[0].luma[0, 0] == 4
+            assert (await batcher.submit(job(4)))[0][0].luma[0, 0] == 4
 
     run(scenario())
 
@@ -178,7 +178,7 @@ def test_a_poisonous_pair_fails_alone():
             runner.permits.release(10)
             results = await asyncio.gather(first, *tasks, return_exceptions=True)
             assert isinstance(results[2], RunFailedError)
-            assert [result[0].luma[0, 0] for index, result in enumerate(results) if index != 2] == [0, 1, 2]
+            assert [result[0][0].luma[0, 0] for index, result in enumerate(results) if index != 2] == [0, 1, 2]
             assert runner.batches == [[0], [1, POISON, 2], [1], [POISON], [2]]
             assert metric(telemetry, "pairfuse_run_failures_total") == 2
             assert batcher.healthy
@@ -211,7 +211,7 @@ def test_a_caller_that_leaves_during_its_run_harms_nobody():
             first = await hold_one(batcher, runner)
             first.cancel()
             runner.permits.release(10)
-            assert (await batcher.submit(job(7)))[0].luma[0, 0] == 7
+            assert (await batcher.submit(job(7)))[0][0].luma[0, 0] == 7
 
     run(scenario())
 
@@ -239,7 +239,7 @@ def test_a_run_that_its_callers_left_may_end_early_and_is_no_failure():
                     await asyncio.wait_for(task, 0.001)
                 runner.permits.release()
             runner.held, last = False, job(7)
-            assert (await batcher.submit(last))[0].luma[0, 0] == 7
+            assert (await batcher.submit(last))[0][0].luma[0, 0] == 7
             assert not last.abandoned.is_set()
             assert runner.ended == 4
             assert batcher.healthy
@@ -276,7 +276,7 @@ def test_three_failures_in_a_row_make_it_unhealthy_until_a_check_run_passes():
             assert not batcher.healthy
             runner.broken = False
             await until(lambda: batcher.healthy)
-            assert (await batcher.submit(job(5)))[0].luma[0, 0] == 5
+            assert (await batcher.submit(job(5)))[0][0].luma[0, 0] == 5
 
     run(scenario())
 

@@ -134,6 +134,31 @@ def test_fuse_dir_reports_what_failed_and_does_the_rest(run, folders):
     assert sorted(path.name for path in output.glob("pair*")) == ["pair0.jpg", "pair4.jpg"]
 
 
+def test_fuse_takes_each_channel_for_itself(run, picture, to_file, tmp_path):
+    pictures = [picture(40, 50, seed, color=True) for seed in (1, 2)]
+    for name, pixels in zip("ab", pictures, strict=True):
+        (tmp_path / f"{name}.png").write_bytes(to_file(pixels))
+    output = tmp_path / "fused.png"
+    assert run("fuse", tmp_path / "a.png", tmp_path / "b.png", "-o", output, "--color", "rgb")[0] == 0
+    assert np.abs(np.asarray(Image.open(output), float) - np.mean(pictures, axis=0)).max() <= 0.51
+
+
+def test_fuse_dir_fuses_channels_within_its_own_bounds(run, picture, to_file, tmp_path, monkeypatch):
+    # Bounds that suit a service and not three pairs of three channels at once.
+    monkeypatch.setenv("PAIRFUSE_MAX_QUEUE", "1")
+    monkeypatch.setenv("PAIRFUSE_MAX_PIXELS", str(40 * 50))
+    for side in "ab":
+        (tmp_path / side).mkdir()
+        for index in range(6):
+            (tmp_path / side / f"{index}.png").write_bytes(to_file(picture(40, 50, index, color=True)))
+    output = tmp_path / "out"
+    code, out, _ = run("fuse-dir", tmp_path / "a", tmp_path / "b", "-o", output, "--color", "rgb")
+    assert (code, out.strip()) == (0, "6 to do, 0 were done before, 0 failed")
+    for index in range(6):  # The mean of a picture and itself.
+        fused = np.asarray(Image.open(output / f"{index}.png"))
+        np.testing.assert_array_equal(fused, picture(40, 50, index, color=True))
+
+
 def test_fuse_dir_without_a_single_pair_fails(run, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.color import is_neutral, join_color, luminance, to_bytes
+from app.color import channel_plane, is_neutral, join_color, luminance, stack_channels, to_bytes
 
 
 @pytest.fixture
@@ -83,6 +83,12 @@ def test_a_grey_partner_weighs_nothing(rgb):
 def test_neutral_images_are_recognised(rgb):
     assert is_neutral(np.repeat(rgb[0, ..., :1], 3, axis=2))
     assert not is_neutral(rgb[0])
+
+
+def test_channels_taken_apart_and_stacked_are_the_image(rgb):
+    planes = [channel_plane(rgb[0], index) for index in range(3)]
+    np.testing.assert_array_equal(stack_channels(*planes), rgb[0])
+    np.testing.assert_array_equal(stack_channels(*(plane * 3 - 1 for plane in planes))[rgb[0] > 170], 255)
 
 
 def test_rounding_and_clipping():

@@ -58,7 +58,7 @@ def test_bad_qualities(catalog, text):
 
 
 @pytest.mark.parametrize(
-    ("name", "listed"), [("color", "auto, a, b, none"), ("format", "png, jpeg"), ("range16", "full")]
+    ("name", "listed"), [("color", "auto, a, b, none, rgb"), ("format", "png, jpeg"), ("range16", "full")]
 )
 def test_bad_choices_list_the_good_ones(catalog, name, listed):
     with pytest.raises(BadFieldError, match=listed):

@@ -43,7 +43,7 @@ def test_texture_wants_the_larger_gradient_and_not_more(pair):
 
 
 def test_power_target_is_brighter_where_both_sources_are_and_below_white(pair):
-    a, b = pair
+    a, _ = pair
     black = torch.zeros_like(a)
     assert loss(batch(0.5 * a, black), 0.5 * a, intensity=20.0, target="power") == pytest.approx(0.0, abs=1e-5)
     dim = 0.4 * a

@@ -1,0 +1,73 @@
+"""What a picture of three fused channels costs and how its times are counted."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from app.engine import Engine
+from app.errors import OverloadedError
+from app.folder import running
+from app.options import FuseOptions
+from app.service import build_service
+from app.settings import Settings
+
+ENCODE_S, FUSE_S = 1.0, 2.0
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Every run says that it took the same time; returns the number of pairs of each."""
+    batches, run = [], Engine.run
+
+    def run_timed(engine, jobs):
+        batches.append(len(jobs))
+        return [replace(fused, encode_s=ENCODE_S, fuse_s=FUSE_S) for fused in run(engine, jobs)]
+
+    monkeypatch.setattr(Engine, "run", run_timed)
+    return batches
+
+
+def fuse(weights, files, model="plain", edit=(), **settings):
+    """Fuses one pair in rgb without a server; returns the result and the service."""
+    service = build_service(Settings(weights=weights, device="cpu", threads=1, **settings))
+
+    async def once():
+        async with running(service) as pipeline:
+            return await pipeline.fuse(*files, FuseOptions(model, edit, "rgb"))
+
+    return asyncio.run(once()), service
+
+
+@pytest.mark.parametrize(("max_batch", "batches"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])
+def test_each_run_is_counted_once(weights, pair, timed, max_batch, batches):
+    result, service = fuse(weights, pair, max_batch=max_batch)
+    assert timed[-len(batches) :] == batches
+    assert (result.width, result.height) == (64, 48)
+    assert (result.seconds["encode_code"], result.seconds["fuse"]) == (len(batches) * ENCODE_S, len(batches) * FUSE_S)
+    assert 0 <= result.seconds["queue"] < 1
+    assert "pairfuse_pixels_total 3072.0" in service.telemetry.render().decode()
+
+
+def test_each_plane_is_encoded_once(weights, pair):
+    service = fuse(weights, pair, "coded", (1.0, 1.0))[1]
+    metrics = service.telemetry.render().decode()
+    assert 'pairfuse_encoder_cache_total{result="miss"} 6.0' in metrics  # Warm-up 2, three channels, one grey plane.
+    assert 'pairfuse_encoder_cache_total{result="hit"} 2.0' in metrics
+
+
+@pytest.mark.parametrize(("color", "planes"), [("auto", 1), ("rgb", 3)])
+def test_the_gate_counts_the_planes_that_will_be_held(weights, pair, color, planes):
+    needed = planes * 2 * 48 * 64
+    service = build_service(Settings(weights=weights, device="cpu", threads=1, max_inflight_pixels=1000 + needed))
+
+    async def scenario():
+        async with running(service) as pipeline:
+            with service.gate.hold_pixels(1000):
+                await pipeline.fuse(*pair, FuseOptions("plain", (), color))
+            with service.gate.hold_pixels(1001), pytest.raises(OverloadedError, match=f"{needed} more"):
+                await pipeline.fuse(*pair, FuseOptions("plain", (), color))
+
+    asyncio.run(scenario())
