@@ -15,14 +15,10 @@ from torch.nn import functional as F
 
 from training.config import Strict
 from training.data.tasks import TaskBatch
-from training.losses import gradient, out_of_range, scd, sobel, ssim, vif
-from training.targets import power_tone, strongest_gradient
+from training.losses import gradient, out_of_range, scd, ssim
 
 TONE_SQUARES = (4, 8)
 """Sides in pixels of the squares whose means are the coarse images that `tone` compares."""
-
-POWER, POWER_KNEE = 2.0, 0.1
-"""Exponent of the ``power`` target, and how close to white its compression begins."""
 
 Weight = Field(default=0.0, ge=0)
 
@@ -34,13 +30,10 @@ class Objective(Strict):
         ssim: Weight of 1 - SSIM to both sources.
         texture: Weight of the distance to the larger gradient magnitude of both.
         intensity: Weight of the distance to an intensity.
-        target: That intensity: the ``max`` or the ``mean`` of both sources; or, not in the paper, their ``power`` sum
-            √(a² + b²), compressed towards white, in which a place that both show is brighter than in either.
+        target: That intensity: the ``max`` or the ``mean`` of both sources.
         shares: How much each source counts in the SSIM: ``equal``, or in proportion to its mean ``gradient``
             magnitude over the batch.
         truth: Crops that were made of single images learn from these instead: their SSIM, gradient and intensity.
-        signed: Ask for the directions of the gradients, too, not for their magnitude alone. Not in the paper.
-        vif: Weight of 1 - the mean visual information fidelity to both sources. Not in the paper.
         tone: Weight of the distance between the coarse gradients of the output and, place by place, those of the source
             that has the stronger ones. Where no source has one there shall be none: a halo is such. Not in the paper.
         noise: Gradient magnitude that is as likely noise as texture; about 0.02 for noise of one grey level. Weaker
@@ -52,11 +45,9 @@ class Objective(Strict):
     ssim: float = Field(default=10.0, ge=0)
     texture: float = Field(default=20.0, ge=0)
     intensity: float = Field(default=20.0, ge=0)
-    target: Literal["max", "mean", "power"] = "max"
+    target: Literal["max", "mean"] = "max"
     shares: Literal["equal", "gradient"] = "gradient"
     truth: bool = False
-    signed: bool = False
-    vif: float = Weight
     tone: float = Weight
     noise: float = Weight
     correlation: float = Weight
@@ -84,14 +75,14 @@ def task_loss(batch: TaskBatch, fused: Tensor, objective: Objective) -> Tensor:
 
 def _to_sources(a: Tensor, b: Tensor, fused: Tensor, objective: Objective) -> Tensor:
     """Distance to what both sources together ask for: -> (N,)."""
-    share = _share(gradient(a), gradient(b)) if objective.shares == "gradient" else 0.5
+    wanted = torch.maximum(a, b) if objective.target == "max" else (a + b) / 2
+    gradient_a, gradient_b = gradient(a), gradient(b)
+    share = _share(gradient_a, gradient_b) if objective.shares == "gradient" else 0.5
     rows = (
         objective.ssim * (1 - share * ssim(a, fused) - (1 - share) * ssim(b, fused))
-        + objective.texture * _texture(a, b, fused, objective)
-        + objective.intensity * _mean(fused - _intensity(a, b, objective))
+        + objective.texture * _mean(gradient(fused) - _texture(torch.maximum(gradient_a, gradient_b), objective.noise))
+        + objective.intensity * _mean(fused - wanted)
     )
-    if objective.vif:
-        rows = rows + objective.vif * (1 - (vif(a, fused) + vif(b, fused)) / 2)
     if objective.tone:
         rows = rows + objective.tone * _tone(a, b, fused)
     if objective.correlation:
@@ -99,25 +90,7 @@ def _to_sources(a: Tensor, b: Tensor, fused: Tensor, objective: Objective) -> Te
     return rows
 
 
-def _intensity(a: Tensor, b: Tensor, objective: Objective) -> Tensor:
-    """The intensity to come close to, (N, 1, R, R)."""
-    if objective.target == "power":
-        return power_tone(a, b, POWER, POWER_KNEE)
-    return torch.maximum(a, b) if objective.target == "max" else (a + b) / 2
-
-
-def _texture(a: Tensor, b: Tensor, fused: Tensor, objective: Objective) -> Tensor:
-    """Distance of the gradients to the larger ones of both sources: -> (N,)."""
-    if not objective.signed:
-        return _mean(gradient(fused) - _denoised(torch.maximum(gradient(a), gradient(b)), objective.noise))
-    gx, gy = strongest_gradient(a, b)
-    magnitude = gx.abs() + gy.abs()
-    share = _denoised(magnitude, objective.noise) / magnitude.clamp_min(1e-6)
-    fx, fy = sobel(fused)
-    return _mean(fx - share * gx) + _mean(fy - share * gy)
-
-
-def _denoised(magnitude: Tensor, noise: float) -> Tensor:
+def _texture(magnitude: Tensor, noise: float) -> Tensor:
     """Magnitudes far above the noise as they are, those far below it nearly 0."""
     if not noise:
         return magnitude
