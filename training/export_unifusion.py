@@ -5,7 +5,9 @@ The reconstruction heads stay in the run: they were for training only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,14 @@ from models.unifusion.graphs import EncoderGraph, FusionGraph
 from training.backbone_files import read_record
 from training.bundle import data_record, file_record, new_bundle, training_record, write_card
 from training.card_text import CardText
+from training.curves import read_curves
 from training.data.images import DataError
 from training.graphs import OPSET, check_parity, drawn_pair, graph_spec, round_to_half, save_weights, to_onnx
 from training.macs import count_macs
 from training.run import CHECKPOINT
 from training.unifusion import load_trained
 from training.unifusion_recipe import UniFusionRecipe
+from training.unifusion_validation import USE
 
 PARITY_BATCHES = (1, 3)
 PARITY_SIZES = ((64, 64), (37, 53), (200, 312), (480, 640))
@@ -61,7 +65,8 @@ def export_unifusion(
             before = model(a, b)
             round_to_half(model.backbone, before, lambda: model(a, b))
             extra["float16_storage_change"] = round_to_half(model, before, lambda: model(a, b))
-    extra["backbone"] = model.identity()  # of the weights that the bundle holds
+    extra["backbone"] = {**model.identity(), **asdict(model.backbone.config)}  # of the weights that the bundle holds
+    extra["validation"] = last_validation(run, state)
     with new_bundle(folder) as made:
         write_graphs(model, made, half=half)
         save_weights(model.state_dict(), made / "fusion.safetensors", half=half)
@@ -78,6 +83,17 @@ def whole_training(run: Path, text: CardText, state: dict[str, Any]) -> dict[str
         training["data"] = data_record(text, backbone["data"], "backbone") + training["data"]
         training["runs"].insert(0, backbone["run"])
     return training
+
+
+def last_validation(run: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run last found about its backbone's use and its reconstructions, by task; see ``backbone_use``."""
+    shown = UniFusionRecipe.model_validate_json(state["recipe"]).validation
+    found: dict[str, Any] = {"side": shown.side, "pairs": shown.pairs}
+    for name, (_, values) in read_curves(run).items():
+        if name.startswith("val/") and name.endswith(USE):
+            _, task, key = name.split("/")
+            found.setdefault(task, {})[key] = round(values[-1], 3)
+    return found
 
 
 @torch.no_grad()

@@ -14,6 +14,9 @@ from training.tita_validation import Example, psnr
 from training.unifusion_levels import Outcome, TwoLevels
 from training.unifusion_loss import reconstruction_loss
 
+USE = ("fused_without_taps", "rec_without_taps", "PSNR_rebuilt_a", "PSNR_rebuilt_b")
+"""Names that `backbone_use` measures."""
+
 _LEVELS = 255.0
 """Grey levels in the range of an image."""
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import numpy as np
 import onnx
@@ -30,6 +31,7 @@ from training import export_unifusion, unifusion_network
 from training.backbone_files import load_backbone, save_backbone
 from training.evaluation.runner import Bundle
 from training.unifusion import load_trained
+from training.unifusion_validation import USE
 
 IMAGE = ["N", 1, "H", "W"]
 CODE = ["N", 4 * NETWORK["embed_dim"], "h", "w"]
@@ -178,7 +180,8 @@ def test_graphs_agree_with_pytorch_at_every_batch_and_size(card):
 def test_the_card_says_what_both_parts_are_and_were_trained_on(card, network, backbone):
     parts = {"fusion": network, "backbone": network.backbone}
     assert card.parameters == {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    assert card.extra["backbone"] == load_backbone(backbone).identity().record()
+    vit = load_backbone(backbone)
+    assert card.extra["backbone"] == {**vit.identity().record(), **asdict(vit.config)}
     assert card.extra["network"] == NETWORK
     assert [(use.name, use.count, use.unit, use.use) for use in card.training.data] == [
         ("ivf/train/visible + ivf/train/infrared", 4, "pairs", "backbone"),
@@ -189,6 +192,17 @@ def test_the_card_says_what_both_parts_are_and_were_trained_on(card, network, ba
     assert all("non-commercial" in use.licence for use in card.training.data)
     runs = [(run.command, run.steps) for run in card.training.runs]
     assert runs == [("python -m training backbone", 2), ("python -m training unifusion", 4)]
+
+
+def test_the_card_says_what_the_backbone_is_used_for(card, run_folder):
+    records = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    last = {name: value for record in records for name, value in record.items()}
+    found = card.extra["validation"]
+    assert (found.pop("side"), found.pop("pairs")) == (64, 1)
+    assert found.keys() == {name.split("/")[1] for name in last if name.startswith("val/")}
+    for task, values in found.items():
+        assert values.keys() == set(USE)
+        assert values == {key: round(last[f"val/{task}/{key}"], 3) for key in USE}
 
 
 def test_a_random_backbone_and_batch_norms_are_rounded_with_the_network(data_root, grey_files, tmp_path):
@@ -203,7 +217,7 @@ def test_a_random_backbone_and_batch_norms_are_rounded_with_the_network(data_roo
             assert torch.equal(kept[key], value.half() if value.is_floating_point() else value)
         part.load_state_dict(kept)
     assert int(model.state_dict()["adapter_a.skip.layers.1.num_batches_tracked"]) > 0
-    assert card.extra["backbone"] == model.identity()
+    assert card.extra["backbone"].items() > model.identity().items()
     assert max(value for name, value in card.parity.items() if name.startswith("fusion")) <= 4e-6
     files = grey_files(SIZE, 1)
     fused = Bundle(folder)(*(plane(content) / 255 for content in files))
@@ -349,16 +363,17 @@ def test_it_is_evaluated(bundle, data_root, tmp_path, capsys):
     assert read_bundle(folder).card.evaluation
 
 
-def test_codes_of_images_of_another_size_are_refused(bundle, grey_files, tmp_path):
+def test_codes_of_another_image_are_a_control_only_where_they_fit(bundle, grey_files, tmp_path, capsys):
     for name, size in (("small", (48, 64)), ("large", (80, 64))):
         for side, content in zip(("visible", "infrared"), grey_files(size, 1), strict=True):
             (tmp_path / side).mkdir(exist_ok=True)
             (tmp_path / side / f"{name}.png").write_bytes(content)
-    words = ("evaluate", "--bundle", bundle, "--data", tmp_path, "--metrics", "EN")
-    command(*words)
-    with pytest.raises(SystemExit, match="a code of unifusion fits images of its own size only; give --size"):
-        command(*words, "--controls")
-    command(*words, "--controls", "--size", 64)
+    words = ("evaluate", "--bundle", bundle, "--data", tmp_path, "--metrics", "EN", "--controls")
+    for option, fits in (((), False), (("--size", 64), True)):
+        command(*words, *option)
+        table = capsys.readouterr().out
+        assert "| unifusion, tokens zeroed |" in table
+        assert ("| unifusion, tokens of another image |" in table) == fits
 
 
 def test_operations_are_counted_with_the_backbone(capsys):

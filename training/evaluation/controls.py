@@ -17,17 +17,19 @@ def controls_of(name: str, bundle: Bundle, pairs: Sequence[Pair]) -> dict[str, M
     """The controls that a bundle allows, by name; empty without encoder and slots.
 
     - ``NAME, strength 0``: every edit slot at 0.
-    - ``NAME, tokens of another image``: both codes from a pair elsewhere in the set; edits stay.
+    - ``NAME, tokens of another image``: both codes from a pair elsewhere in the set; edits stay. Left out where a code
+      fits images of its own size only and the images have several.
     - ``NAME, tokens zeroed``: codes of zeros; edits stay.
 
     Raises:
-        DataError: There is only one pair, so that no other image exists, or another image's code has another size.
+        DataError: There is only one pair, so that no other image exists.
     """
     controls: dict[str, Method | PairMethod] = {}
     if bundle.slots:
         controls[f"{name}, strength 0"] = partial(bundle.fuse, edit=(0.0,) * len(bundle.slots))
     if bundle.has_codes:
-        controls[f"{name}, tokens of another image"] = _OtherTokens(bundle, pairs)
+        if not bundle.codes_have_size or len({pair.a.shape for pair in pairs}) == 1:
+            controls[f"{name}, tokens of another image"] = _OtherTokens(bundle, pairs)
         controls[f"{name}, tokens zeroed"] = partial(_fuse_without_tokens, bundle)
     return controls
 
@@ -41,8 +43,6 @@ class _OtherTokens:
     def __init__(self, bundle: Bundle, pairs: Sequence[Pair]) -> None:
         if len(pairs) < 2:
             raise DataError("--controls needs at least two pairs: with one there are no tokens of another image")
-        if bundle.codes_have_size and len({pair.a.shape for pair in pairs}) > 1:
-            raise DataError(f"--controls: a code of {bundle.name} fits images of its own size only; give --size")
         step = len(pairs) // 2
         self._bundle = bundle
         self._donor = {pair.name: pairs[(i + step) % len(pairs)] for i, pair in enumerate(pairs)}
