@@ -79,7 +79,8 @@ def _measure_all(bundles: list[Bundle], options: argparse.Namespace, errors: Con
         for bundle in bundles:
             task = progress.add_task(bundle.card.name, total=options.rounds)
             found = measure(bundle, options.threads, size, options.rounds, partial(progress.advance, task))
-            task = progress.add_task(f"{bundle.card.name}, large images", total=2 * len(SIZES))
+            runs = len(SIZES) * (1 if bundle.card.tiling is None else 2)
+            task = progress.add_task(f"{bundle.card.name}, large images", total=runs)
             large = measure_large(bundle, options.threads, options.large_seconds, partial(progress.advance, task))
             measured.append(replace(found, large=large))
     return measured

@@ -1,4 +1,4 @@
-"""Measures memory against image size: the fusion graph on the whole image beside the same image in tiles."""
+"""Measures memory against image size: a model on the whole image, beside the same image in tiles if it can do that."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from benchmarks.service import REPOSITORY
 
 SIZES = ((480, 640), (960, 1280), (1536, 2048), (2304, 3072), (3072, 4096))
 MOST_BYTES = 12 * 10**9
-NO_TILES = "fuses every image as a whole, its card offers no tiles"
+TOO_LARGE = "more pixels than the card allows"
 NOT_ASKED = "memory against image size was not asked for"
 # Some libraries abort when an allocation fails, and a kernel that runs short kills.
 OUT_OF_MEMORY = {TOO_LITTLE_MEMORY, -signal.SIGABRT, -signal.SIGKILL}
@@ -53,14 +53,19 @@ class LargeRun:
 
 @dataclass(frozen=True)
 class Large:
-    """All runs of one bundle, and the tiles that its card asks for."""
+    """All runs of one bundle, and the tiles that its card asks for; None if it fuses every image as a whole."""
 
-    tiling: Tiling
+    tiling: Tiling | None
     runs: list[LargeRun]
 
     def run(self, size: tuple[int, int], way: str) -> LargeRun:
         """Returns the run of one size, height and width, in one way."""
         return next(run for run in self.runs if (run.height, run.width, run.way) == (*size, way))
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """In which ways there are runs."""
+        return (WHOLE,) if self.tiling is None else (WHOLE, TILED)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -75,7 +80,7 @@ def measure_large(
     on_run: Callable[[], object],
     sizes: Sequence[tuple[int, int]] = SIZES,
 ) -> Large | str:
-    """Fuses one pair of each size once in both ways, each time in a fresh process.
+    """Fuses one pair of each size once in every way, each time in a fresh process.
 
     Args:
         bundle: A checked bundle.
@@ -91,13 +96,13 @@ def measure_large(
     Raises:
         BenchError: A run failed for another reason than time and memory.
     """
-    if bundle.card.tiling is None:
-        return NO_TILES
     if not seconds:
         return NOT_ASKED
-    runs: list[LargeRun] = []
-    missing = {WHOLE: "", TILED: ""}
+    large = Large(bundle.card.tiling, [])
+    missing = dict.fromkeys(large.ways, "")
     for height, width in sizes:
+        if height * width > bundle.card.size.max_pixels:
+            missing = dict.fromkeys(missing, TOO_LARGE)
         with tempfile.TemporaryDirectory() as folder:
             # Drawn here: what that takes would count in the process that is measured.
             for name, plane in zip("ab", Scene(height, width).planes(), strict=True):
@@ -107,9 +112,9 @@ def measure_large(
                 if not reason:
                     run = _run(bundle, threads, seconds, Path(folder), run)
                 missing[way] = run.missing
-                runs.append(run)
+                large.runs.append(run)
                 on_run()
-    return Large(bundle.card.tiling, runs)
+    return large
 
 
 def _run(bundle: Bundle, threads: int, seconds: float, images: Path, run: LargeRun) -> LargeRun:

@@ -13,13 +13,16 @@ from rich.table import Table
 from benchmarks.large import Large, LargeRun
 from benchmarks.large_run import TILED, WHOLE
 
-COLUMNS = ("image", "megapixels", "whole, peak", "whole, time", "in tiles, peak", "in tiles, time")
+COLUMNS = ("image", "megapixels")
+WAY_COLUMNS = {WHOLE: ("whole, peak", "whole, time"), TILED: ("in tiles, peak", "in tiles, time")}
 LABELS = {WHOLE: "whole image", TILED: "in tiles"}
 
 
 def large_title(name: str, large: Large) -> str:
     """Returns what the table shows, in one line."""
     tiling = large.tiling
+    if tiling is None:
+        return f"{name}, memory against image size; every image as a whole"
     return (
         f"{name}, memory against image size; tiles of {tiling.tile} pixels with halos of {tiling.halo_sums} and "
         f"{tiling.halo}, in the service from {tiling.above_pixels / 1e6:.2f} megapixels on"
@@ -28,7 +31,7 @@ def large_title(name: str, large: Large) -> str:
 
 def large_table(name: str, large: Large) -> Table:
     """Returns the table for the terminal."""
-    table = Table(*COLUMNS, title=large_title(name, large), title_justify="left")
+    table = Table(*_columns(large), title=large_title(name, large), title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     for row in _rows(large):
@@ -45,8 +48,8 @@ def large_markdown(name: str, large: Large | str) -> list[str]:
         "",
         "One pair of each size is fused once, in a fresh process each time. The peak is that of the whole process.",
         "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|---|{'---:|' * (len(COLUMNS) - 1)}",
+        f"| {' | '.join(_columns(large))} |",
+        f"|---|{'---:|' * (len(_columns(large)) - 1)}",
         *(f"| {' | '.join(row)} |" for row in _rows(large)),
         "",
         f"![Peak memory against image size]({picture_name(name)})",
@@ -57,7 +60,8 @@ def large_json(large: Large | str) -> dict[str, Any]:
     """Returns the tiles and all runs, peaks in bytes; or why there are none."""
     if isinstance(large, str):
         return {"missing": large}
-    geometry = large.tiling.model_dump(include={"multiple", "above_pixels", "tile", "halo_sums", "halo"})
+    kept = {"multiple", "above_pixels", "tile", "halo_sums", "halo"}
+    geometry = large.tiling.model_dump(include=kept) if large.tiling else None
     return {"tiling": geometry, "runs": [asdict(run) for run in large.runs]}
 
 
@@ -71,11 +75,12 @@ def draw_large(name: str, large: Large, folder: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "pairfuse"  # The same numbers give the same file.
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axis = figure.subplots()
-    for way, label in LABELS.items():
+    for way in large.ways:
         runs = [(run.height * run.width / 1e6, run.peak / 1e9) for run in large.runs if run.way == way and run.peak]
         pixels, peaks = [pixels for pixels, _ in runs], [peak for _, peak in runs]
-        axis.plot(pixels, peaks, marker="o", markersize=4, linewidth=1.2, label=label)
-    axis.axvline(large.tiling.above_pixels / 1e6, color="grey", linewidth=0.8, linestyle=":")
+        axis.plot(pixels, peaks, marker="o", markersize=4, linewidth=1.2, label=LABELS[way])
+    if large.tiling is not None:
+        axis.axvline(large.tiling.above_pixels / 1e6, color="grey", linewidth=0.8, linestyle=":")
     axis.set_title(f"{name}: peak memory of one run", fontsize=9)
     axis.set_xlabel("megapixels", fontsize=8)
     axis.set_ylabel("GB", fontsize=8)
@@ -86,10 +91,14 @@ def draw_large(name: str, large: Large, folder: Path) -> None:
     figure.savefig(folder / picture_name(name), metadata={"Date": None})
 
 
+def _columns(large: Large) -> tuple[str, ...]:
+    return (*COLUMNS, *(column for way in large.ways for column in WAY_COLUMNS[way]))
+
+
 def _rows(large: Large) -> list[tuple[str, ...]]:
     rows = []
     for height, width in large.sizes:
-        cells = [cell for way in (WHOLE, TILED) for cell in _cells(large.run((height, width), way))]
+        cells = [cell for way in large.ways for cell in _cells(large.run((height, width), way))]
         rows.append((f"{width}×{height}", f"{height * width / 1e6:.1f}", *cells))
     return rows
 

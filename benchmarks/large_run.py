@@ -29,11 +29,16 @@ def main(folder: str, way: str, images: str, threads: str, most_bytes: str) -> i
     """Runs the command and returns its exit code."""
     _limit_memory(int(most_bytes))
     try:
-        backend = OnnxBackend(read_bundle(Path(folder)), Settings(threads=int(threads), device="cpu"))
+        bundle = read_bundle(Path(folder))
+        backend = OnnxBackend(bundle, Settings(threads=int(threads), device="cpu"))
         inputs = {name: np.load(Path(images, f"{name}.npy")) for name in ("a", "b")}
+        if bundle.card.edit_slots:
+            inputs["edit"] = np.array([[slot.default for slot in bundle.card.edit_slots]], np.float32)
         fuse = backend.fuse_in_tiles if way == TILED else backend.fuse_whole
         with watch_peak(os.getpid()) as peak:
             started = time.perf_counter()
+            if bundle.card.encoder is not None:
+                inputs |= {f"code_{name}": backend.encode(inputs[name]) for name in ("a", "b")}
             fuse(inputs)
             seconds = time.perf_counter() - started
     except Exception as error:  # onnxruntime's own exception classes share no public base.

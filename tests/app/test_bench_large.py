@@ -1,6 +1,7 @@
 """The benchmark of memory against image size, with processes of its own; no test here looks at a time."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -57,12 +58,33 @@ def test_a_run_that_fails_stops_the_benchmark(tmp_path):
         measure_large(found, 1, 60, lambda: None, SIZES)
 
 
-def test_bundles_without_tiles_and_a_section_that_nobody_wants(tmp_path, bundle, bundle_writers):
-    plain = measured(read_bundle(bundle_writers["plain"](tmp_path)))
-    assert "offers no tiles" in plain
-    assert large_markdown("plain", plain) == [f"plain: {plain}."]
-    assert large_json(plain) == {"missing": plain}
-    assert "not asked for" in measured(bundle, seconds=0)
+@pytest.mark.parametrize("kind", ["plain", "coded"])
+def test_bundles_without_tiles_are_measured_as_a_whole(tmp_path, bundle_writers, kind):
+    found = read_bundle(bundle_writers[kind](tmp_path))
+    runs = measure_large(found, 1, 60.0, lambda: None, SIZES)
+    assert [(run.height, run.width, run.way) for run in runs.runs] == [(*size, WHOLE) for size in SIZES]
+    assert all(run.peak > 2**24 and run.seconds > 0 for run in runs.runs)
+    assert large_json(runs)["tiling"] is None
+    text = "\n".join(large_markdown("plain", runs))
+    assert "every image as a whole" in text
+    assert "in tiles" not in text
+    assert large_table("plain", runs).row_count == 2
+    draw_large("plain", runs, tmp_path)
+    assert (tmp_path / picture_name("plain")).is_file()
+
+
+def test_images_that_the_card_refuses_are_left_out(bundle):
+    card = bundle.card.model_copy(update={"size": bundle.card.size.model_copy(update={"max_pixels": 96 * 128})})
+    runs = measured(replace(bundle, card=card)).runs
+    assert [bool(run.peak) for run in runs] == [True, True, False, False]
+    assert {run.missing for run in runs[2:]} == {"more pixels than the card allows"}
+
+
+def test_a_section_that_nobody_wants(bundle):
+    found = measured(bundle, seconds=0)
+    assert "not asked for" in found
+    assert large_markdown("blur", found) == [f"blur: {found}."]
+    assert large_json(found) == {"missing": found}
 
 
 @pytest.fixture
