@@ -37,7 +37,7 @@ def run_records(source: Path, kind: str) -> list[dict[str, Any]]:
 
     Args:
         source: A run folder, or a bundle, whose card is asked.
-        kind: ``tokenizer`` or ``titok-ste``.
+        kind: Of the runs of the bundle that count, such as ``tokenizer``.
     """
     if (source / CHECKPOINT).is_file():
         state = load_checkpoint(source / CHECKPOINT)

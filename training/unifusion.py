@@ -23,11 +23,12 @@ from models.unifusion.backbone import VisionBackbone
 from training.config import load_recipe
 from training.data.images import DataError
 from training.data.tasks import TaskBatch, TaskSampler
+from training.record import run_records
 from training.run import CHECKPOINT, cosine_lr, load_checkpoint
 from training.tita_loss import task_loss
 from training.tita_validation import TaskExamples
 from training.trainer import Trainer, add_run_arguments
-from training.unifusion_levels import Codes, Outcome, TwoLevels, averages_kept
+from training.unifusion_levels import Codes, Outcome, TwoLevels, averages_kept, fuses, parameter_groups
 from training.unifusion_loss import reconstruction_loss
 from training.unifusion_network import check_backbone_of, load_network
 from training.unifusion_recipe import RebuiltTask, UniFusionRecipe
@@ -128,6 +129,20 @@ class UniFusionTrainer(Trainer):
         check_backbone_of(self.network, state, self.folder)
         if self.adapter_optimizer is not None:
             self.adapter_optimizer.load_state_dict(state["adapter_optimizer"])
+
+    def start_from(self, run_folder: Path) -> None:
+        """Take the weights of a finished run, the averaged ones of its fusion network; its record goes into this run's.
+
+        Raises:
+            DataError: The run is of another kind, network or backbone.
+        """
+        other, state = load_trained(run_folder)
+        check_backbone_of(self.network, state, run_folder)
+        if other.config != self.network.config:
+            raise DataError(f"{run_folder} holds another network than the recipe's {self.recipe.profile}")
+        for model in (self.module, self.average):
+            model.load_state_dict(state["average"])
+        self.earlier = run_records(run_folder, self.kind)
 
     def train_step(self) -> dict[str, Tensor]:
         """One step of the upper level, and those of the lower that belong to it; returns the losses of the tasks."""
@@ -257,7 +272,7 @@ class UniFusionTrainer(Trainer):
 
     def averaged(self) -> Iterable[tuple[Tensor, Tensor]]:
         """Weights of the fusion network only, as in the paper."""
-        return ((mean, value) for name, mean, value in self._both() if _fuses(name))
+        return ((mean, value) for name, mean, value in self._both() if fuses(name))
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
@@ -265,7 +280,7 @@ class UniFusionTrainer(Trainer):
         super().update_average(decay)
         # the statistics of batch norms belong to the adapters' current weights, not to an average of them
         for name, copy, value in self._both():
-            if not _fuses(name):
+            if not fuses(name):
                 copy.copy_(value)
 
     def _both(self) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -278,30 +293,6 @@ class UniFusionTrainer(Trainer):
         """Scores and pictures of the averaged network, and what it makes of the taps."""
         scores, pictures = self.examples.scores(self.average.network)
         return scores | backbone_use(self.average, self.examples.examples), pictures
-
-
-def parameter_groups(model: TwoLevels, recipe: UniFusionRecipe) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Parameters of the upper and of the lower level, each group with its share of the learning rate.
-
-    Without reconstruction, the lower level has none, and the adapters are a group of the upper.
-    """
-    network = model.network
-    last = {id(parameter) for parameter in (*network.fusion.head[3].parameters(), *network.output.parameters())}
-    theta, phi = dict(network.theta()), [value for _, value in network.phi(model.heads)]
-    fusing = [value for name, value in theta.items() if _fuses(name)]
-    body, adapters = recipe.body_lr_ratio, recipe.adapter_lr_ratio * recipe.body_lr_ratio
-    upper = [
-        {"params": [value for value in fusing if id(value) not in last], "ratio": body},
-        {"params": [value for value in fusing if id(value) in last], "ratio": 1.0},
-        # what is left without reconstruction, at the rate that it has with it
-        {"params": [value for name, value in theta.items() if not _fuses(name)], "ratio": adapters},
-    ]
-    return [group for group in upper if group["params"]], [{"params": phi, "ratio": adapters}] if phi else []
-
-
-def _fuses(name: str) -> bool:
-    """Whether a weight is of the fusion network, not of what describes the images for it."""
-    return name.partition(".")[0] in ("fusion", "output")
 
 
 def _by_task(what: str, drawn: Drawn, losses: Tensor) -> dict[str, Tensor]:
@@ -346,11 +337,14 @@ def load_trained(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training unifusion``."""
     add_run_arguments(parser, "unifusion")
+    parser.add_argument("--start-from", type=Path, help="run folder whose averaged weights to begin with")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train or go on training."""
     recipe = load_recipe(args.recipe, UniFusionRecipe, args.set)
     trainer = UniFusionTrainer(recipe, args.data, args.out, devices=args.devices)
+    if args.start_from is not None:
+        trainer.start_from(args.start_from)
     trainer.resume()
     trainer.fit()

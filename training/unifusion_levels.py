@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.padding import crop_to
 from models.unifusion import ReconstructionHeads, UniFusion
 from models.unifusion.output import luminance
+from training.unifusion_recipe import UniFusionRecipe
 
 Codes = tuple[Tensor, Tensor]
 """Taps of the backbone for both images, (N, 4 · E, r, r) each."""
@@ -109,3 +110,27 @@ def averages_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for part, tracked in zip(norms, before, strict=True):
             part.track_running_stats = tracked
+
+
+def parameter_groups(model: TwoLevels, recipe: UniFusionRecipe) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Parameters of the upper and of the lower level, each group with its share of the learning rate.
+
+    Without reconstruction, the lower level has none, and the adapters are a group of the upper.
+    """
+    network = model.network
+    last = {id(parameter) for parameter in (*network.fusion.head[3].parameters(), *network.output.parameters())}
+    theta, phi = dict(network.theta()), [value for _, value in network.phi(model.heads)]
+    fusing = [value for name, value in theta.items() if fuses(name)]
+    body, adapters = recipe.body_lr_ratio, recipe.adapter_lr_ratio * recipe.body_lr_ratio
+    upper = [
+        {"params": [value for value in fusing if id(value) not in last], "ratio": body},
+        {"params": [value for value in fusing if id(value) in last], "ratio": 1.0},
+        # what is left without reconstruction, at the rate that it has with it
+        {"params": [value for name, value in theta.items() if not fuses(name)], "ratio": adapters},
+    ]
+    return [group for group in upper if group["params"]], [{"params": phi, "ratio": adapters}] if phi else []
+
+
+def fuses(name: str) -> bool:
+    """Whether a weight is of the fusion network, not of what describes the images for it."""
+    return name.partition(".")[0] in ("fusion", "output")

@@ -181,6 +181,30 @@ def test_other_runs_are_refused(run_folder, chain, data_root):
         command(*unifusion_words(data_root, run_folder.parent, run_folder, levels={"joint": True}))
 
 
+def test_a_run_can_start_from_another_and_keeps_its_record(data_root, run_folder, tmp_path):
+    still = {"lr": 1e-12, "clip": 0.0, "ema": 0.9}
+    command(*unifusion_words(data_root, tmp_path, tmp_path / "on", steps=1, optim=still), "--start-from", run_folder)
+    begun, before = load(tmp_path / "on"), load(run_folder)
+    assert any(name.startswith("heads.") for name in before["average"])
+    for name, weight in before["average"].items():
+        torch.testing.assert_close(begun["average"][name], weight, atol=1e-6, rtol=0)
+    assert [run["steps"] for run in begun["earlier"]] == [before["step"]]
+    assert begun["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": {**NETWORK, "cross_blocks": 2}}, "holds another network than the recipe's unifusion"),
+        ({"backbone": {**BACKBONE, "seed": 2}}, "the checkpoint was trained on another backbone"),
+    ],
+)
+def test_a_run_does_not_start_from_another_network(data_root, run_folder, tmp_path, changes, message):
+    words = unifusion_words(data_root, tmp_path, tmp_path / "on", **changes)
+    with pytest.raises(SystemExit, match=message):
+        command(*words, "--start-from", run_folder)
+
+
 # shipped recipes
 
 
