@@ -32,7 +32,7 @@ from training.unifusion_recipe import UniFusionRecipe
 from training.unifusion_validation import USE
 
 PARITY_BATCHES = (1, 3)
-PARITY_SIZES = ((64, 64), (37, 53), (200, 312), (480, 640))
+PARITY_SIZES = ((64, 64), (37, 53), (200, 312), (480, 640), (768, 1024))
 
 _EXAMPLE = (2, 138, 202)
 
