@@ -56,19 +56,19 @@ class Table:
         """Whether both were measured on the same pairs in the same way, to judge by the methods they share."""
         shared = self.metrics.keys() & other.metrics.keys()
         return (
-            (self.dataset, self.pairs, {*self.ranked_by}) == (other.dataset, other.pairs, {*other.ranked_by})
+            (self.dataset, self.pairs) == (other.dataset, other.pairs)
             and bool(shared)
+            and not {*self.ranked_by}.isdisjoint(other.ranked_by)
             and all(_agree(self.metrics[method], other.metrics[method]) for method in shared)
         )
 
     def joined(self, other: Table) -> Table:
-        """All methods of both, ranked anew."""
+        """All methods of both, ranked anew, by the metrics that both are ranked by."""
         metrics = {**self.metrics, **other.metrics}
+        ranked_by = tuple(name for name in self.ranked_by if name in other.ranked_by)
         # a card leaves out a mean that is not defined; such a mean ranks last
-        means = {
-            method: {name: values.get(name, math.nan) for name in self.ranked_by} for method, values in metrics.items()
-        }
-        return replace(self, metrics=metrics, rank=mean_rank(means, self.ranked_by))
+        means = {method: {name: row.get(name, math.nan) for name in ranked_by} for method, row in metrics.items()}
+        return replace(self, ranked_by=ranked_by, metrics=metrics, rank=mean_rank(means, ranked_by))
 
     def standing(self, method: str) -> str:
         """Mean rank and place, and where the truth is known, how close the method comes to it."""
