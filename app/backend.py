@@ -23,10 +23,23 @@ class Backend(Protocol):
     Attributes:
         kind: Name of the implementation, such as ``onnx``.
         device: ``cpu`` or ``cuda``.
+        fell_back: Whether a better device was offered but the graphs did not get it.
+        has_tiles: Whether ``fuse_in_tiles`` works for this model.
     """
 
     kind: str
     device: str
+    fell_back: bool
+    has_tiles: bool
+
+    def reopen(self) -> None:
+        """Gives all that the graphs hold back and opens them again, as at the start.
+
+        Raises:
+            BundleError: The bundle is damaged or is not the one that was opened before.
+            StartupError: They would run on another device.
+        """
+        ...
 
     def encode(self, images: Tensor) -> Tensor:
         """Encodes luminance images (N, 1, H, W) in [0, 1] to codes (N, ...)."""
@@ -38,7 +51,7 @@ class Backend(Protocol):
         Args:
             inputs: By graph input name: ``a`` and ``b`` (N, 1, H, W) in [0, 1]; ``code_a`` and ``code_b``
                 (N, ...) if the model has an encoder; ``edit`` (N, S) if it has S edit slots.
-            abandoned: Asked before each tile whether nobody waits for the result any more.
+            abandoned: Asked before each tile whether nobody waits for the result any more; may take its time.
 
         Returns:
             Fused luminance (N, 1, H, W) in [0, 1].
@@ -46,4 +59,8 @@ class Backend(Protocol):
         Raises:
             AbandonedError: The run was ended before its end.
         """
+        ...
+
+    def fuse_in_tiles(self, inputs: Mapping[str, Tensor], abandoned: Abandoned = never) -> Tensor:
+        """Fuses images of any size in tiles; arguments, result and errors as in ``fuse``."""
         ...
