@@ -18,7 +18,7 @@ def never() -> bool:
 
 
 class Backend(Protocol):
-    """Runs the graphs of one model. Not thread-safe: one thread calls it.
+    """Runs the graphs of one model. Not thread-safe: one thread calls it, but for ``interrupt``.
 
     Attributes:
         kind: Name of the implementation, such as ``onnx``.
@@ -43,6 +43,10 @@ class Backend(Protocol):
 
     def encode(self, images: Tensor) -> Tensor:
         """Encodes luminance images (N, 1, H, W) in [0, 1] to codes (N, ...)."""
+        ...
+
+    def interrupt(self) -> None:
+        """Lets the run of a graph that goes on now fail soon, if there is one; called from any thread."""
         ...
 
     def fuse(self, inputs: Mapping[str, Tensor], abandoned: Abandoned = never) -> Tensor:

@@ -2,7 +2,7 @@
 
 A request brings one pair, or several that it needs together: they are let in and given up as a whole. It is turned
 away at once if the pairs before it would take longer than it can wait. Pairs whose caller has left or whose time
-is over are taken out before they cost a run; a run whose callers have all left may end early. A failed batch is run
+is over are taken out before they cost a run; a run whose callers have all left is ended. A failed batch is run
 again one pair at a time, so a pair that breaks the run fails alone. After three failed runs in a row a known-good pair
 decides whether the model is healthy; if not, it is restarted until it is.
 """
@@ -34,10 +34,14 @@ log = logging.getLogger(__name__)
 
 
 class Model(Protocol):
-    """What a batcher needs of a model; one thread calls it. ``app.engine.Engine`` is one."""
+    """What a batcher needs of a model; one thread calls it, but for ``interrupt``. ``app.engine.Engine`` is one."""
 
     def run(self, jobs: Sequence[Job], pause: Callable[[], None]) -> list[Fused]:
         """Fuses jobs of one size; calls ``pause`` where others may go first."""
+        ...
+
+    def interrupt(self, jobs: Sequence[Job]) -> None:
+        """Lets the run of these jobs end early, if it goes on now."""
         ...
 
     def check(self) -> None:
@@ -68,6 +72,7 @@ class Batcher:
         self._telemetry = telemetry
         self._waiting = Waiting(limits)
         self._running: list[Entry] = []
+        self._jobs: list[Job] = []
         self._run_since = 0.0
         self._pace = Pace()
         self._arrival = asyncio.Event()
@@ -96,7 +101,7 @@ class Batcher:
         self._worker = asyncio.create_task(self._live(), name=f"batcher-{self._name}")
 
     async def stop(self) -> None:
-        """Ends the worker; a run that has begun is waited for."""
+        """Ends the worker, and a run that has begun."""
         if self._worker is not None:
             self._worker.cancel()
             with suppress(asyncio.CancelledError):
@@ -181,6 +186,8 @@ class Batcher:
         entry.future.cancel()
         if entry.future.cancelled():
             entry.job.abandoned.set()
+            if all(job.abandoned.is_set() for job in self._jobs):
+                self._model.interrupt(self._jobs)
         if entry in self._waiting:
             self._drop(entry)
 
@@ -263,15 +270,16 @@ class Batcher:
             self._telemetry.batch_size.observe(len(batch))
             await self._execute(batch)
         finally:
-            self._running = []
+            self._running, self._jobs = [], []
             for entry in batch:
                 if not entry.future.done():  # The worker itself failed, or is told to end.
                     entry.future.set_exception(RunFailedError())
 
     async def _execute(self, batch: list[Entry]) -> None:
         started = time.perf_counter()
+        self._jobs = [entry.job for entry in batch]
         try:
-            results = await self._in_thread(self._model.run, [entry.job for entry in batch], self._share.pass_on)
+            results = await self._in_thread(self._model.run, self._jobs, self._share.pass_on)
         except AbandonedError:
             log.info("model run ended early: nobody waits", extra=self._facts(batch))
             return
@@ -300,11 +308,12 @@ class Batcher:
                 await self._execute([entry])
 
     async def _in_thread(self, work: Callable[..., T], *args: object) -> T:
-        """Calls in the model's thread. To its end even if the worker is told to end: it holds the device."""
+        """Calls in the model's thread. If the worker is told to end, the call ends first: it holds the device."""
         call = asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
+            self._model.interrupt(self._jobs)
             await asyncio.wait([call])
             raise
 

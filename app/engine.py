@@ -15,7 +15,7 @@ from app.backend import Backend, Tensor
 from app.cache import CodeCache, image_key
 from app.card import ModelCard
 from app.color import Plane
-from app.errors import OutOfMemoryError
+from app.errors import AbandonedError, OutOfMemoryError
 from app.out_of_memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Fused:
 
 
 class Engine:
-    """Runs one model. Not thread-safe: one thread calls ``run``.
+    """Runs one model. Not thread-safe: one thread calls it, but for ``interrupt``.
 
     Args:
         card: The model's card.
@@ -85,6 +85,9 @@ class Engine:
         self._cache = CodeCache(cache_bytes)
         self._count_lookup = count_lookup
         self._count_shortage = count_shortage
+        self._guard = threading.Lock()
+        self._current: Sequence[Job] = ()
+        self._interrupted = False
 
     @property
     def needs_codes(self) -> bool:
@@ -130,10 +133,32 @@ class Engine:
             pause: Called where the run can let another one go first.
 
         Raises:
-            AbandonedError: All jobs were abandoned during the run, and it noticed.
+            AbandonedError: All jobs were abandoned during the run, and it noticed or was interrupted.
             OutOfMemoryError: Memory does not suffice for one of the pairs.
             RuntimeError: The graph returned something else than one image per pair.
         """
+        self._set_current(jobs)
+        try:
+            return self._run_within_memory(jobs, pause)
+        except Exception:
+            if self._interrupted:
+                raise AbandonedError from None
+            raise
+        finally:
+            self._set_current(())
+
+    def interrupt(self, jobs: Sequence[Job]) -> None:
+        """Ends the run of these jobs before its end if it still goes on; called from any thread."""
+        with self._guard:
+            if self._current is jobs:
+                self._interrupted = True
+                self.backend.interrupt()
+
+    def _set_current(self, jobs: Sequence[Job]) -> None:
+        with self._guard:
+            self._current, self._interrupted = jobs, False
+
+    def _run_within_memory(self, jobs: Sequence[Job], pause: Callable[[], None]) -> list[Fused]:
         started = time.perf_counter()
         try:
             return self._run(jobs, pause)
@@ -146,7 +171,8 @@ class Engine:
             return self._run_in_tiles(jobs, pause)
         self._count_shortage("halved")
         middle = (len(jobs) + 1) // 2
-        fused = [*self.run(jobs[:middle], pause), *self.run(jobs[middle:], pause)]
+        halves = (self._run_within_memory(half, pause) for half in (jobs[:middle], jobs[middle:]))
+        fused = [each for half in halves for each in half]
         # To its callers it was one run.
         encode_s = fused[0].encode_s + fused[-1].encode_s
         fuse_s = time.perf_counter() - started - encode_s
@@ -177,6 +203,8 @@ class Engine:
         if self.card.edit_slots:
             inputs["edit"] = np.array([job.edit for job in jobs], np.float32)
         encoded = time.perf_counter()
+        if self._interrupted:  # Too late for the encoder, too early for the fusion graph.
+            raise AbandonedError
         fuse = self.backend.fuse_in_tiles if in_tiles else self.backend.fuse
         fused = fuse(inputs, partial(_look_up, jobs, pause))
         if fused.shape != inputs["a"].shape:

@@ -30,6 +30,7 @@ CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": 
 # large run, which would stay with the process for good. A GPU is there for batches: the bound counts a whole run.
 RETAINED_PIXELS = 2**19
 RETAINED_PIXELS_CUDA = 2**23
+SHRINK = "memory.enable_memory_arena_shrinkage"
 
 
 class OnnxBackend:
@@ -51,6 +52,8 @@ class OnnxBackend:
         self._settings = settings
         self._tiling = bundle.card.tiling
         self.has_tiles = self._tiling is not None
+        # Of the latest run: what tells it to end.
+        self._options: Any = None
         self.device = self._open(bundle)
 
     def _open(self, bundle: Bundle) -> str:
@@ -66,9 +69,7 @@ class OnnxBackend:
             self._given = opened(card.tiling.given, bundle.given)
         device = self._settle_device(card.name, settings.device, wanted_cuda=len(providers) > 1)
         self.fell_back = len(providers) > 1 and device == "cpu"
-        self._returning = runtime.RunOptions()
-        arena = "cpu:0" if device == "cpu" else "gpu:0"
-        self._returning.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
+        self._runtime = runtime
         return device
 
     def reopen(self) -> None:
@@ -124,18 +125,27 @@ class OnnxBackend:
         a, b = inputs["a"], inputs["b"]
         return np.concatenate([fuse(a[n : n + 1], b[n : n + 1]) for n in range(len(a))])
 
+    def interrupt(self) -> None:
+        """Ends the run of a graph that goes on now, if any; see ``Backend.interrupt``."""
+        if self._options is not None:
+            self._options.terminate = True
+
     def _run(self, session: Any, inputs: Mapping[str, Tensor], *, large: bool = False) -> Tensor:
         # Codes may be maps that hold several values for each pixel.
         pixels = max(value.size for name, value in inputs.items() if name not in CODE_INPUTS)
+        self._options = options = self._runtime.RunOptions()
         if self.device == "cpu":
-            returning = self._returning if large or pixels > RETAINED_PIXELS else None
-            result: Tensor = session.run(None, dict(inputs), returning)[0]
+            if large or pixels > RETAINED_PIXELS:
+                options.add_run_config_entry(SHRINK, "cpu:0")
+            result: Tensor = session.run(None, dict(inputs), options)[0]
             return result
+        if pixels > RETAINED_PIXELS_CUDA:
+            options.add_run_config_entry(SHRINK, "gpu:0")
         binding = session.io_binding()
         for name, value in inputs.items():
             binding.bind_cpu_input(name, value)
         binding.bind_output(session.get_outputs()[0].name, "cuda")
-        session.run_with_iobinding(binding, self._returning if pixels > RETAINED_PIXELS_CUDA else None)
+        session.run_with_iobinding(binding, options)
         copied: Tensor = binding.copy_outputs_to_cpu()[0]
         return copied
 

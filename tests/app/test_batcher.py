@@ -32,7 +32,11 @@ class Runner:
         self.held = False
         self.broken = False
         self.restarts = 0
+        self.interrupted: list[list[float]] = []
         self.beyond_repair = False
+
+    def interrupt(self, jobs):
+        self.interrupted.append([float(job.a[0, 0]) for job in jobs])
 
     def check(self):
         self.run([job(0.5)], lambda: None)
@@ -223,6 +227,7 @@ def test_a_caller_that_leaves_during_its_run_harms_nobody():
         async with started(runner) as (batcher, _):
             first = await hold_one(batcher, runner)
             first.cancel()
+            await until(lambda: runner.interrupted == [[0]])
             runner.permits.release(10)
             assert (await batcher.submit(job(7)))[0][0].luma[0, 0] == 7
 

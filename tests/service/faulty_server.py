@@ -1,4 +1,4 @@
-"""The service with a backend that fails on command, started as a process of its own: python -m tests.service.faulty_server
+"""The service with a backend that fails on command; started as a process of its own, like ``python -m app``.
 
 The file that FAULTS names holds what goes wrong at present: ``run`` (every run fails until the graphs are opened
 again), ``restart`` (opening them again fails as well), ``memory`` (there is memory for one pair at a time),
