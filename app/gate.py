@@ -19,7 +19,7 @@ class Gate:
     Args:
         max_requests: Most requests at once whose body has arrived.
         max_pixels: Most pixels of decoded images at once; one pair alone always passes.
-        max_body_bytes: Most bytes of request bodies held at once; one body alone always passes.
+        max_body_bytes: Most bytes of request bodies and unsent answers held at once; one body alone always passes.
         inflight: Shows the number of requests, those whose body is still on its way included.
     """
 
@@ -82,7 +82,7 @@ class Gate:
         def grow(size: int) -> None:
             nonlocal held
             if self._body_bytes > held and self._body_bytes + size > self._max_body_bytes:
-                raise self._overloaded(f"All uploads together pass {self._max_body_bytes} bytes.")
+                raise self._overloaded(f"All uploads and unsent answers together pass {self._max_body_bytes} bytes.")
             held += size
             self._body_bytes += size
 
@@ -92,6 +92,15 @@ class Gate:
             self._uploads -= 1
             self._inflight.set(self._uploads)
             self._body_bytes -= held
+
+    @contextmanager
+    def answer(self, size: int) -> Iterator[None]:
+        """Counts an answer of so many bytes with the bodies until it is sent; it is never refused itself."""
+        self._body_bytes += size
+        try:
+            yield
+        finally:
+            self._body_bytes -= size
 
     @contextmanager
     def admit(self) -> Iterator[None]:

@@ -80,7 +80,7 @@ def _describe_fuse(call: dict[str, Any], catalog: Catalog) -> None:
         {
             "name": TIMEOUT_HEADER,
             "in": "header",
-            "description": "Seconds that the caller waits for the picture after its upload, in place of the usual ones.",
+            "description": "Seconds that the caller waits for the picture after its upload, not the usual ones.",
             "schema": {"type": "number", "exclusiveMinimum": 0},
             "example": 2.5,
         }

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Path, Request, Response
 
 from app import schemas
+from app.answers import PictureResponse
 from app.deadlines import TIMEOUT_HEADER, read_timeout
 from app.engine import Engine
 from app.errors import ClientGoneError, DrainingError, NotReadyError
@@ -43,7 +44,8 @@ async def fuse(request: Request) -> Response:
             work = service.pipeline.fuse(form.image_a, form.image_b, options, timeout_s)
             result = await _unless_gone(request, work)
     headers = {"Server-Timing": _server_timing(result), "X-Pairfuse-Model": result.model}
-    return Response(result.body, media_type=result.media_type, headers=headers)
+    held = service.gate.answer(len(result.body))
+    return PictureResponse(result.body, result.media_type, headers, held, settings.send_timeout_s)
 
 
 @router.get("/models", tags=["models"], summary="All models")

@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     max_pixels: int = Field(8_400_000, ge=1024, description="Most pixels of one image, checked before it is decoded.")
     max_inflight: int = Field(64, ge=1, description="Most requests at once whose body has arrived.")
     max_body_bytes: int = Field(
-        512 * 2**20, ge=1, description="Most bytes of request bodies held at once. One body alone is always let in."
+        512 * 2**20,
+        ge=1,
+        description="Most bytes of request bodies and unsent answers held at once. One body alone is always let in.",
     )
     max_inflight_pixels: int = Field(
         100_000_000,
@@ -76,6 +78,9 @@ class Settings(BaseSettings):
     )
     upload_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="Most seconds for the body of a request to arrive."
+    )
+    send_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="Most seconds for a caller to take the next 64 KiB of its answer."
     )
     drain_delay_s: float = Field(
         0.0,

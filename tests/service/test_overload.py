@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import io
 import signal
+import socket
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.service.test_trouble import LONG
+from tests.service.test_trouble import LONG, form
 
 # Likewise; the latter takes hours.
 SHORT, FOR_EVER = 2, 1_000_000
@@ -124,3 +129,47 @@ def test_the_stop_has_a_limit(start_service, threads, pair):
     service.until(lambda: service.metric("pairfuse_batch_size_count") == 1)
     assert service.stop() == 0
     assert running.exception() is not None or running.result().status_code >= 500
+
+
+@contextlib.contextmanager
+def unread_answer(service, files, **fields):
+    """Asks for a picture and does not read it."""
+    head, body = form(files, **fields)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", service.port))
+        connection.sendall(head + body)
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def noise(to_file):
+    """Two files of noise, of 8 MB each: far more than fits into the buffers of a connection."""
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 2800, 2900), np.uint8)
+    return [to_file(picture, "TIFF") for picture in pictures]
+
+
+def test_an_answer_that_is_not_read_counts_with_the_bodies(start_service, noise):
+    service = start_service(max_body_bytes=17_000_000, send_timeout_s=600, deadline_s=600)
+    with unread_answer(service, noise, model="plain", format="tiff"):
+        service.until(lambda: service.metric("pairfuse_pixels_total") == 2800 * 2900)
+        refused = fuse(service, noise, model="plain")
+        assert refused.status_code == 503
+        assert "unsent answers" in refused.json()["detail"]
+    service.until(lambda: fuse(service, noise, model="plain").status_code == 200)
+
+
+def test_a_caller_that_does_not_read_is_given_up(start_service, noise):
+    service = start_service(max_body_bytes=17_000_000, send_timeout_s=0.3, deadline_s=600)
+    with unread_answer(service, noise, model="plain", format="tiff"):
+        service.until(lambda: "caller does not read its answer" in service.log.read_text())
+        assert fuse(service, noise, model="plain").status_code == 200
+
+
+def test_a_large_answer_arrives_whole(service, noise):
+    response = service.fuse(*noise, model="plain", format="tiff")
+    assert response.status_code == 200
+    assert int(response.headers["content-length"]) == len(response.content)
+    fused = np.asarray(Image.open(io.BytesIO(response.content)), np.float64)
+    sources = [np.asarray(Image.open(io.BytesIO(file)), np.float64) for file in noise]
+    assert np.abs(fused - sum(sources) / 2).max() <= 1
