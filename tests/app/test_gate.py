@@ -69,6 +69,8 @@ def test_unsent_answers_count_with_the_bodies_but_are_never_refused(gate):
     with gate.answer(3000), gate.answer(4000), gate.upload() as first:
         with pytest.raises(OverloadedError, match="unsent answers"):
             first(1)
+        with gate.answer(9000):
+            pass
     with gate.upload() as second:
         second(5000)
 
