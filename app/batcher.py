@@ -188,6 +188,8 @@ class Batcher:
             entry.job.abandoned.set()
             if all(job.abandoned.is_set() for job in self._jobs):
                 self._model.interrupt(self._jobs)
+        else:
+            entry.future.exception()  # Of several that failed, its request has seen the first: asyncio need not warn.
         if entry in self._waiting:
             self._drop(entry)
 
