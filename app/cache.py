@@ -26,6 +26,11 @@ class CodeCache:
     def __len__(self) -> int:
         return len(self._codes)
 
+    def clear(self) -> None:
+        """Forgets all codes."""
+        self._codes.clear()
+        self._bytes = 0
+
     def get(self, key: bytes) -> Tensor | None:
         """Returns the code stored under a key, or None."""
         code = self._codes.get(key)

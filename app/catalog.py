@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,18 +74,18 @@ def load_catalog(settings: Settings, telemetry: Telemetry) -> Catalog:
 def _load(folder: Path, settings: Settings, telemetry: Telemetry) -> Engine:
     bundle = read_bundle(folder)
     backend = OnnxBackend(bundle, settings)
-    engine = Engine(bundle.card, backend, settings.cache_bytes, telemetry.count_lookup)
+    count_shortage = partial(telemetry.count_shortage, bundle.card.name)
+    engine = Engine(bundle.card, backend, settings.cache_bytes, telemetry.count_lookup, count_shortage)
     try:
-        fused = engine.run([engine.probe_job()])[0].luma
+        engine.check()
         difference = _tiles_differ_by(backend, engine) if bundle.card.tiling else 0.0
     except Exception as error:  # Whatever a graph raises, only its own bundle is refused.
         raise BundleError(folder.name, f"the warm-up run failed: {str(error)[:300]}") from None
-    if not np.isfinite(fused).all():
-        raise BundleError(folder.name, "the warm-up run returned values that are not finite")
     if not difference <= TILES_MAY_DIFFER:  # NaN is no agreement.
         raise BundleError(folder.name, f"the graphs for tiles differ from the fusion graph by {difference:.2g}")
     sha256 = bundle.card.files[bundle.card.fusion.file].sha256
     telemetry.model_info.labels(bundle.card.name, backend.kind, backend.device, sha256).set(1)
+    telemetry.fell_back.labels(bundle.card.name).set(backend.fell_back)
     log.info("model loaded", extra={"model": bundle.card.name, "backend": backend.kind, "device": backend.device})
     return engine
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +15,10 @@ from app.backend import Backend, Tensor
 from app.cache import CodeCache, image_key
 from app.card import ModelCard
 from app.color import Plane
+from app.errors import AbandonedError, OutOfMemoryError
+from app.out_of_memory import is_out_of_memory
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,14 @@ class Fused:
 
 
 class Engine:
-    """Runs one model. Not thread-safe: one thread calls ``run``.
+    """Runs one model. Not thread-safe: one thread calls it, but for ``interrupt``.
 
     Args:
         card: The model's card.
         backend: Runs its graphs.
         cache_bytes: Memory for cached codes.
         count_lookup: Called with True for each code found in the cache and with False for each that was not.
+        count_shortage: Called when memory does not suffice, with what is done: ``halved``, ``tiled`` or ``refused``.
     """
 
     def __init__(
@@ -71,11 +78,16 @@ class Engine:
         backend: Backend,
         cache_bytes: int,
         count_lookup: Callable[[bool], None],
+        count_shortage: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.card = card
         self.backend = backend
         self._cache = CodeCache(cache_bytes)
         self._count_lookup = count_lookup
+        self._count_shortage = count_shortage
+        self._guard = threading.Lock()
+        self._current: Sequence[Job] = ()
+        self._interrupted = False
 
     @property
     def needs_codes(self) -> bool:
@@ -94,13 +106,96 @@ class Engine:
         ramp = np.linspace(0, 1, side * side, dtype=np.float32).reshape(side, side)
         return self.job(ramp, np.ascontiguousarray(ramp.T), tuple(slot.default for slot in self.card.edit_slots))
 
-    def run(self, jobs: Sequence[Job]) -> list[Fused]:
-        """Fuses pairs of one size.
+    def check(self) -> None:
+        """Runs a known-good pair.
 
         Raises:
-            AbandonedError: All jobs were abandoned during the run, and it noticed.
+            RuntimeError: The result has values that are not finite; any other error comes from the run.
+        """
+        if not np.isfinite(self.run([self.probe_job()])[0].luma).all():
+            raise RuntimeError("the check run returned values that are not finite")
+
+    def reopen(self) -> None:
+        """Opens the graphs again, and forgets what the failing ones have computed.
+
+        Raises:
+            BundleError: The bundle has changed or is damaged.
+            StartupError: The device is not there any more.
+        """
+        self._cache.clear()
+        self.backend.reopen()
+
+    def run(self, jobs: Sequence[Job], pause: Callable[[], None] = lambda: None) -> list[Fused]:
+        """Fuses pairs of one size; where memory does not suffice, fewer at a time, and at last in tiles.
+
+        Args:
+            jobs: The pairs.
+            pause: Called where the run can let another one go first.
+
+        Raises:
+            AbandonedError: All jobs were abandoned during the run, and it noticed or was interrupted.
+            OutOfMemoryError: Memory does not suffice for one of the pairs.
             RuntimeError: The graph returned something else than one image per pair.
         """
+        self._set_current(jobs)
+        try:
+            return self._run_within_memory(jobs, pause)
+        except Exception:
+            if self._interrupted:
+                raise AbandonedError from None
+            raise
+        finally:
+            self._set_current(())
+
+    def interrupt(self, jobs: Sequence[Job]) -> None:
+        """Ends the run of these jobs before its end if it still goes on; called from any thread."""
+        with self._guard:
+            if self._current is jobs:
+                self._interrupted = True
+                self.backend.interrupt()
+
+    def _set_current(self, jobs: Sequence[Job]) -> None:
+        with self._guard:
+            self._current, self._interrupted = jobs, False
+
+    def _run_within_memory(self, jobs: Sequence[Job], pause: Callable[[], None]) -> list[Fused]:
+        started = time.perf_counter()
+        try:
+            return self._run(jobs, pause)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("memory does not suffice", extra=self._facts(jobs) | {"error": str(error)[:300]})
+        # Not in the handler: until it ends, the error keeps the arrays of the failed run alive.
+        if len(jobs) == 1:
+            return self._run_in_tiles(jobs, pause)
+        self._count_shortage("halved")
+        middle = (len(jobs) + 1) // 2
+        halves = (self._run_within_memory(half, pause) for half in (jobs[:middle], jobs[middle:]))
+        fused = [each for half in halves for each in half]
+        # To its callers it was one run.
+        encode_s = fused[0].encode_s + fused[-1].encode_s
+        fuse_s = time.perf_counter() - started - encode_s
+        return [replace(each, encode_s=encode_s, fuse_s=fuse_s) for each in fused]
+
+    def _run_in_tiles(self, jobs: Sequence[Job], pause: Callable[[], None]) -> list[Fused]:
+        """Fuses a pair for which memory does not suffice as a whole."""
+        if self.backend.has_tiles:
+            self._count_shortage("tiled")
+            try:
+                return self._run(jobs, pause, in_tiles=True)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                log.warning("memory does not suffice for tiles", extra=self._facts(jobs) | {"error": str(error)[:300]})
+        self._count_shortage("refused")
+        height, width = jobs[0].size
+        raise OutOfMemoryError(width, height)
+
+    def _facts(self, jobs: Sequence[Job]) -> dict[str, object]:
+        return {"model": self.card.name, "pairs": len(jobs), "size": jobs[0].size}
+
+    def _run(self, jobs: Sequence[Job], pause: Callable[[], None], *, in_tiles: bool = False) -> list[Fused]:
         started = time.perf_counter()
         inputs = {"a": _stack([job.a for job in jobs]), "b": _stack([job.b for job in jobs])}
         if self.needs_codes:
@@ -108,7 +203,10 @@ class Engine:
         if self.card.edit_slots:
             inputs["edit"] = np.array([job.edit for job in jobs], np.float32)
         encoded = time.perf_counter()
-        fused = self.backend.fuse(inputs, lambda: all(job.abandoned.is_set() for job in jobs))
+        if self._interrupted:  # Too late for the encoder, too early for the fusion graph.
+            raise AbandonedError
+        fuse = self.backend.fuse_in_tiles if in_tiles else self.backend.fuse
+        fused = fuse(inputs, partial(_look_up, jobs, pause))
         if fused.shape != inputs["a"].shape:
             raise RuntimeError(f"the fusion graph of {self.card.name} returned {fused.shape} for {inputs['a'].shape}")
         encode_s, fuse_s = encoded - started, time.perf_counter() - encoded
@@ -134,6 +232,13 @@ class Engine:
         side_a = [found[job.keys[0]] for job in jobs]
         side_b = [found[job.keys[1]] for job in jobs]
         return {"code_a": np.stack(side_a), "code_b": np.stack(side_b)}
+
+
+def _look_up(jobs: Sequence[Job], pause: Callable[[], None]) -> bool:
+    """Between two tiles: lets other runs go first, unless nobody waits for this one any more."""
+    if any(not job.abandoned.is_set() for job in jobs):
+        pause()
+    return all(job.abandoned.is_set() for job in jobs)
 
 
 def _stack(planes: Sequence[Plane]) -> Tensor:

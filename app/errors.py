@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+from app.pace import retry_after
+
 
 class ProblemError(Exception):
     """An error with a problem+json form (RFC 9457).
@@ -127,15 +129,24 @@ class ClientGoneError(ClientError):
 
 
 class NotReadyError(ServerError):
-    """A model fails its check runs."""
+    """A model fails and is being restarted.
+
+    Args:
+        detail: See ``ProblemError``.
+        wait_s: Seconds until it is worth to come back.
+    """
 
     status = 503
     slug = "not-ready"
 
+    def __init__(self, detail: str, wait_s: float = 5.0) -> None:
+        super().__init__(detail)
+        self._wait_s = wait_s
+
     @property
     def headers(self) -> dict[str, str]:
-        """Asks the caller to look again after the next check run."""
-        return {"Retry-After": "5"}
+        """Asks the caller to look again after the next restart."""
+        return {"Retry-After": str(retry_after(self._wait_s))}
 
 
 class RunFailedError(ServerError):
@@ -149,16 +160,43 @@ class RunFailedError(ServerError):
         )
 
 
+class OutOfMemoryError(ServerError):
+    """The device has no memory for this pair, not even alone or in tiles."""
+
+    status = 503
+    slug = "out-of-memory"
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__(
+            f"The device has no memory for a pair of {width}×{height} pixels. Send a smaller pair, or try again when "
+            "less is running on the device."
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Asks the caller to wait: memory comes back only when other programs on the device release it."""
+        return {"Retry-After": "30"}
+
+
 class OverloadedError(ServerError):
-    """The service holds as much work as it may."""
+    """The service holds as much work as it may, or as it can do in time.
+
+    Args:
+        detail: See ``ProblemError``.
+        wait_s: Seconds until there is likely to be room.
+    """
 
     status = 503
     slug = "queue-full"
 
+    def __init__(self, detail: str, wait_s: float = 0.0) -> None:
+        super().__init__(detail)
+        self._wait_s = wait_s
+
     @property
     def headers(self) -> dict[str, str]:
-        """Asks the caller to wait a second."""
-        return {"Retry-After": "1"}
+        """Asks the caller to wait for the work before it."""
+        return {"Retry-After": str(retry_after(self._wait_s))}
 
 
 class DrainingError(ServerError):

@@ -19,7 +19,7 @@ class Gate:
     Args:
         max_requests: Most requests at once whose body has arrived.
         max_pixels: Most pixels of decoded images at once; one pair alone always passes.
-        max_body_bytes: Most bytes of request bodies held at once; one body alone always passes.
+        max_body_bytes: Most bytes of request bodies and unsent answers held at once; one body alone always passes.
         inflight: Shows the number of requests, those whose body is still on its way included.
     """
 
@@ -33,6 +33,14 @@ class Gate:
         self._body_bytes = 0
         self._pixels = 0
         self._draining = False
+        self._wait_s: Callable[[], float] = lambda: 0.0
+
+    def ask_for_waits(self, wait_s: Callable[[], float]) -> None:
+        """Tells how to find out in how many seconds the work inside will be done: what ``Retry-After`` shows."""
+        self._wait_s = wait_s
+
+    def _overloaded(self, detail: str) -> OverloadedError:
+        return OverloadedError(f"{detail} Try again when Retry-After says.", self._wait_s())
 
     @property
     def draining(self) -> bool:
@@ -50,7 +58,7 @@ class Gate:
 
     def _check_places(self) -> None:
         if self._requests >= self._max_requests:
-            raise OverloadedError(f"The service holds {self._requests} requests, as many as it may. Try again shortly.")
+            raise self._overloaded(f"The service holds {self._requests} requests, as many as it may.")
 
     @contextmanager
     def upload(self) -> Iterator[Callable[[int], None]]:
@@ -74,7 +82,7 @@ class Gate:
         def grow(size: int) -> None:
             nonlocal held
             if self._body_bytes > held and self._body_bytes + size > self._max_body_bytes:
-                raise OverloadedError(f"All uploads together pass {self._max_body_bytes} bytes. Try again shortly.")
+                raise self._overloaded(f"All uploads and unsent answers together pass {self._max_body_bytes} bytes.")
             held += size
             self._body_bytes += size
 
@@ -84,6 +92,15 @@ class Gate:
             self._uploads -= 1
             self._inflight.set(self._uploads)
             self._body_bytes -= held
+
+    @contextmanager
+    def answer(self, size: int) -> Iterator[None]:
+        """Counts an answer of so many bytes with the bodies until it is sent; it is never refused itself."""
+        self._body_bytes += size
+        try:
+            yield
+        finally:
+            self._body_bytes -= size
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -107,9 +124,9 @@ class Gate:
             OverloadedError: Other requests hold too many pixels to add these.
         """
         if self._pixels and self._pixels + pixels > self._max_pixels:
-            raise OverloadedError(
+            raise self._overloaded(
                 f"The images in the service have {self._pixels} pixels; {pixels} more would pass the bound "
-                f"of {self._max_pixels}. Try again shortly."
+                f"of {self._max_pixels}."
             )
         self._pixels += pixels
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from app.backend import Abandoned, Tensor, never
-from app.bundles import CODE_INPUTS, Bundle
+from app.bundles import CODE_INPUTS, Bundle, read_bundle
 from app.card import Graph, TensorSpec
 from app.errors import BundleError, StartupError
 from app.settings import Settings
@@ -26,9 +26,11 @@ CPU = "CPUExecutionProvider"
 # Exhaustive search tries every convolution algorithm again for each new image size, which stalls the first
 # request of each size; growing by powers of two keeps memory of the largest size ever seen twice over.
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
-# Memory that a CPU run has used is kept for the next one, which saves a quarter of its time; but not that of a
-# large run, which would stay with the process for good.
+# Memory that a run has used is kept for the next one, which on a CPU saves a quarter of its time; but not that of a
+# large run, which would stay with the process for good. A GPU is there for batches: the bound counts a whole run.
 RETAINED_PIXELS = 2**19
+RETAINED_PIXELS_CUDA = 2**23
+SHRINK = "memory.enable_memory_arena_shrinkage"
 
 
 class OnnxBackend:
@@ -46,20 +48,43 @@ class OnnxBackend:
     kind = "onnx"
 
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
-        runtime = import_runtime()
+        self._bundle = bundle
+        self._settings = settings
+        self._tiling = bundle.card.tiling
+        self.has_tiles = self._tiling is not None
+        # Of the latest run: what tells it to end.
+        self._options: Any = None
+        self.device = self._open(bundle)
+
+    def _open(self, bundle: Bundle) -> str:
+        """Opens all graphs and returns the device on which they run."""
+        runtime, settings, card = import_runtime(), self._settings, bundle.card
         providers = choose_providers(runtime, settings.device)
-        card = bundle.card
-        self._returning = runtime.RunOptions()
-        self._returning.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         opened = partial(_open_graph, runtime, card.name, providers=providers, settings=settings)
         self._fusion = opened(card.fusion, bundle.fusion)
         self._encoder = opened(card.encoder, bundle.encoder) if card.encoder and bundle.encoder else None
-        self._tiling = card.tiling
         if card.tiling and bundle.sums and bundle.given:
             # At once and not for the first large image: a bundle that does not fit its card is refused at start.
             self._sums = opened(card.tiling.sums, bundle.sums)
             self._given = opened(card.tiling.given, bundle.given)
-        self.device = self._settle_device(card.name, settings.device, wanted_cuda=len(providers) > 1)
+        device = self._settle_device(card.name, settings.device, wanted_cuda=len(providers) > 1)
+        self.fell_back = len(providers) > 1 and device == "cpu"
+        self._runtime = runtime
+        return device
+
+    def reopen(self) -> None:
+        """Opens the graphs again; see ``Backend.reopen``."""
+        # First, so that the memory of the failing sessions is there for the new ones.
+        self._fusion = self._encoder = self._sums = self._given = None
+        bundle = read_bundle(self._bundle.fusion.parent)
+        if bundle.card.files != self._bundle.card.files:
+            raise BundleError(bundle.card.name, "it has changed since the start; restart the service to take it")
+        device = self._open(bundle)
+        if device != self.device:
+            raise StartupError(
+                f"{bundle.card.name} ran on {self.device}, and now onnxruntime offers only {device}. Check the driver "
+                "with nvidia-smi, and restart the service."
+            )
 
     def encode(self, images: Tensor) -> Tensor:
         """Encodes luminance images (N, 1, H, W) in [0, 1] to codes (N, ...)."""
@@ -100,24 +125,33 @@ class OnnxBackend:
         a, b = inputs["a"], inputs["b"]
         return np.concatenate([fuse(a[n : n + 1], b[n : n + 1]) for n in range(len(a))])
 
+    def interrupt(self) -> None:
+        """Ends the run of a graph that goes on now, if any; see ``Backend.interrupt``."""
+        if self._options is not None:
+            self._options.terminate = True
+
     def _run(self, session: Any, inputs: Mapping[str, Tensor], *, large: bool = False) -> Tensor:
+        # Codes may be maps that hold several values for each pixel.
+        pixels = max(value.size for name, value in inputs.items() if name not in CODE_INPUTS)
+        self._options = options = self._runtime.RunOptions()
         if self.device == "cpu":
-            # Codes may be maps that hold several values for each pixel.
-            pixels = max(value.size for name, value in inputs.items() if name not in CODE_INPUTS)
-            large = large or pixels > RETAINED_PIXELS
-            result: Tensor = session.run(None, dict(inputs), self._returning if large else None)[0]
+            if large or pixels > RETAINED_PIXELS:
+                options.add_run_config_entry(SHRINK, "cpu:0")
+            result: Tensor = session.run(None, dict(inputs), options)[0]
             return result
+        if pixels > RETAINED_PIXELS_CUDA:
+            options.add_run_config_entry(SHRINK, "gpu:0")
         binding = session.io_binding()
         for name, value in inputs.items():
             binding.bind_cpu_input(name, value)
         binding.bind_output(session.get_outputs()[0].name, "cuda")
-        session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding, options)
         copied: Tensor = binding.copy_outputs_to_cpu()[0]
         return copied
 
     def _settle_device(self, name: str, asked: str, *, wanted_cuda: bool) -> str:
         """Finds out where the sessions really run: onnxruntime falls back to the CPU without an error."""
-        tiles = (self._sums, self._given) if self._tiling else ()
+        tiles = (self._sums, self._given) if self.has_tiles else ()
         sessions = [session for session in (self._fusion, self._encoder, *tiles) if session is not None]
         if wanted_cuda and all(CUDA in session.get_providers() for session in sessions):
             return "cuda"

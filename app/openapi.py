@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from app.catalog import Catalog
 from app.codec import ACCEPTED_TEXT, MEDIA_TYPES, OutputFormat
 from app.color import ColorRule
+from app.deadlines import TIMEOUT_HEADER
 from app.levels import RangeRule
 from app.options import DEFAULT_QUALITY
 from app.schemas import Problem
@@ -24,7 +25,8 @@ FUSE_ERRORS = UNKNOWN_MODEL | {
     413: "Too many bytes or pixels.",
     415: "The body is not multipart/form-data, or an image is of a type that is not taken.",
     422: "A field is missing, unknown or out of its range, or the images do not make a pair.",
-    503: "The queue is full, or the service is shutting down. `Retry-After` says when to come back.",
+    503: "The queue is full, or too long for the time that the request has; the model is being restarted; memory does "
+    "not suffice; or the service is shutting down. `Retry-After` says when to come back.",
     504: "The picture was not ready within the deadline.",
 }
 CALL_ERRORS: dict[tuple[str, str], dict[int, str]] = {
@@ -74,6 +76,15 @@ def _describe_fuse(call: dict[str, Any], catalog: Catalog) -> None:
         "properties": _fields(catalog),
     }
     form["additionalProperties"] = False
+    call["parameters"] = [
+        {
+            "name": TIMEOUT_HEADER,
+            "in": "header",
+            "description": "Seconds that the caller waits for the picture after its upload, not the usual ones.",
+            "schema": {"type": "number", "exclusiveMinimum": 0},
+            "example": 2.5,
+        }
+    ]
     call["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
     picture = {"schema": {"type": "string", "format": "binary"}}
     call["responses"]["200"] = {

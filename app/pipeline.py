@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,16 +18,19 @@ from typing import TypeVar
 from PIL import Image
 
 from app import codec
-from app.batcher import Batcher, BatchLimits
+from app.batcher import Batcher
 from app.card import ModelCard
 from app.catalog import Catalog
 from app.color import CHANNELS, join_color, stack_channels
+from app.deadlines import TIMEOUT_HEADER
 from app.engine import Engine, Fused, Job
 from app.errors import BadPairError, DeadlineError, TooLargeError
 from app.gate import Gate
 from app.options import FuseOptions
 from app.settings import Settings
 from app.telemetry import Telemetry
+from app.turns import Device, Share
+from app.waiting import BatchLimits
 
 T = TypeVar("T")
 
@@ -71,7 +75,8 @@ class Pipeline:
         self._telemetry = telemetry
         self._gate = gate
         self._pool = ThreadPoolExecutor(settings.codec_pool_size, thread_name_prefix="codec")
-        self._batchers = {engine.card.name: self._batcher(engine) for engine in catalog}
+        devices: defaultdict[str, Device] = defaultdict(Device)
+        self._batchers = {engine.card.name: self._batcher(engine, devices[engine.backend.device]) for engine in catalog}
 
     def start(self) -> None:
         """Starts the batchers on the running event loop."""
@@ -88,30 +93,42 @@ class Pipeline:
         """Returns the names of the models that cannot run at present."""
         return [name for name, batcher in self._batchers.items() if not batcher.healthy]
 
-    async def fuse(self, file_a: bytes, file_b: bytes, options: FuseOptions) -> FuseResult:
+    def wait_s(self) -> float:
+        """Returns the seconds in which all models are likely to be done with what waits now."""
+        return max(batcher.wait_s for batcher in self._batchers.values())
+
+    async def fuse(
+        self, file_a: bytes, file_b: bytes, options: FuseOptions, timeout_s: float | None = None
+    ) -> FuseResult:
         """Fuses two encoded images.
 
         Args:
             file_a: The file of image_a.
             file_b: The file of image_b.
             options: Checked options.
+            timeout_s: Seconds that the caller waits; those of the settings without.
 
         Raises:
             ClientError: An image, or the pair, cannot be used.
             ServerError: The service is overloaded, too slow, or the run failed.
         """
+        timeout_s = self._settings.deadline_s if timeout_s is None else timeout_s
+        expires_at = time.perf_counter() + timeout_s
         try:
-            async with asyncio.timeout(self._settings.deadline_s):
-                return await self._fuse(file_a, file_b, options)
+            async with asyncio.timeout(timeout_s):
+                return await self._fuse(file_a, file_b, options, expires_at)
         except TimeoutError:
             raise DeadlineError(
-                f"The picture was not ready after {self._settings.deadline_s:g} s. "
-                "Send a smaller pair, or try again later."
+                f"The picture was not ready after {timeout_s:g} s. Send a smaller pair, allow more time with "
+                f"{TIMEOUT_HEADER}, or try again later."
             ) from None
 
-    async def _fuse(self, file_a: bytes, file_b: bytes, options: FuseOptions) -> FuseResult:
+    async def _fuse(self, file_a: bytes, file_b: bytes, options: FuseOptions, expires_at: float) -> FuseResult:
         engine = self._catalog.get(options.model)
         started = time.perf_counter()
+        batcher = self._batchers[engine.card.name]
+        # Before the pair costs anything; whether colour makes three of it shows later.
+        batcher.check_room(1, expires_at)
         images = await self._in_pool(self._open_pair, file_a, file_b, engine.card)
         # Whether there is colour shows only when the pixels are read, and then room must have been held.
         planes = CHANNELS if options.color == "rgb" else 1
@@ -123,7 +140,7 @@ class Pipeline:
             _check_pair(first, second, engine.card, options)
             jobs = await self._in_pool(_jobs, engine, first, second, options)
             decoded = time.perf_counter()
-            results = await self._batchers[engine.card.name].submit(*jobs)
+            results = await batcher.submit(*jobs, expires_at=expires_at)
             ran = time.perf_counter()
             body = await self._in_pool(_finish, [fused for fused, _ in results], first, second, options)
         runs = {waited: fused for fused, waited in results}  # Jobs that waited equally long shared a run.
@@ -148,7 +165,7 @@ class Pipeline:
             _check_limits(image, field, card)
         return pair
 
-    def _batcher(self, engine: Engine) -> Batcher:
+    def _batcher(self, engine: Engine, device: Device) -> Batcher:
         settings, tiling = self._settings, engine.card.tiling
         # What is too large for the fusion graph as one image is too large for it as a batch, and pairs that run in
         # tiles run one after another anyway: together, each would only wait for all of them.
@@ -159,7 +176,7 @@ class Pipeline:
             max_pixels=most,
             max_wait_s=settings.max_wait_ms / 1000,
         )
-        return Batcher(engine.card.name, engine.run, engine.probe_job(), limits, self._telemetry)
+        return Batcher(engine.card.name, engine, Share(device), limits, self._telemetry)
 
     async def _in_pool(self, work: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)

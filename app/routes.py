@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Path, Request, Response
 
 from app import schemas
+from app.answers import PictureResponse
+from app.deadlines import TIMEOUT_HEADER, read_timeout
 from app.engine import Engine
 from app.errors import ClientGoneError, DrainingError, NotReadyError
 from app.forms import read_form
@@ -33,14 +35,17 @@ async def fuse(request: Request) -> Response:
     """
     service = _service(request)
     settings = service.settings
+    timeout_s = read_timeout(request.headers.get(TIMEOUT_HEADER), settings.deadline_s, settings.longest_deadline_s)
     with service.gate.upload() as grow:
         form = await read_form(request, settings.max_upload_bytes, settings.upload_timeout_s, grow)
         request.state.model = service.catalog.get(form.fields.get("model")).card.name
         options = read_options(form.fields, service.catalog)
         with service.gate.admit():
-            result = await _unless_gone(request, service.pipeline.fuse(form.image_a, form.image_b, options))
+            work = service.pipeline.fuse(form.image_a, form.image_b, options, timeout_s)
+            result = await _unless_gone(request, work)
     headers = {"Server-Timing": _server_timing(result), "X-Pairfuse-Model": result.model}
-    return Response(result.body, media_type=result.media_type, headers=headers)
+    held = service.gate.answer(len(result.body))
+    return PictureResponse(result.body, result.media_type, headers, held, settings.send_timeout_s)
 
 
 @router.get("/models", tags=["models"], summary="All models")
@@ -77,7 +82,7 @@ async def readyz(request: Request) -> schemas.Readiness:
     if service.gate.draining:
         raise DrainingError
     if failing := service.pipeline.unhealthy():
-        raise NotReadyError(f"The last runs of {', '.join(failing)} failed. The reasons are in the service's log.")
+        raise NotReadyError(f"{', '.join(failing)} failed and must recover. The reasons are in the service's log.")
     return schemas.Readiness(models=[engine.card.name for engine in service.catalog])
 
 
@@ -95,7 +100,11 @@ def _service(request: Request) -> Service:
 def _info(engine: Engine, default: str) -> schemas.ModelInfo:
     backend = engine.backend
     return schemas.ModelInfo(
-        card=engine.card, backend=backend.kind, device=backend.device, default=engine.card.name == default
+        card=engine.card,
+        backend=backend.kind,
+        device=backend.device,
+        fell_back=backend.fell_back,
+        default=engine.card.name == default,
     )
 
 

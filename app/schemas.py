@@ -28,6 +28,7 @@ class ModelInfo(BaseModel):
     card: ModelCard
     backend: str = Field(description="What runs the model, such as `onnx`.")
     device: str = Field(description="`cpu` or `cuda`.")
+    fell_back: bool = Field(description="Whether it runs on the CPU although onnxruntime offers CUDA.")
     default: bool = Field(description="Whether a request without `model` gets this one.")
 
 

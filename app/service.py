@@ -39,4 +39,6 @@ def build_service(settings: Settings) -> Service:
     telemetry = Telemetry()
     catalog = load_catalog(settings, telemetry)
     gate = Gate(settings.max_inflight, settings.max_inflight_pixels, settings.max_body_bytes, telemetry.inflight)
-    return Service(settings, catalog, telemetry, gate, Pipeline(settings, catalog, telemetry, gate))
+    pipeline = Pipeline(settings, catalog, telemetry, gate)
+    gate.ask_for_waits(pipeline.wait_s)
+    return Service(settings, catalog, telemetry, gate, pipeline)

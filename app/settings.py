@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     max_pixels: int = Field(8_400_000, ge=1024, description="Most pixels of one image, checked before it is decoded.")
     max_inflight: int = Field(64, ge=1, description="Most requests at once whose body has arrived.")
     max_body_bytes: int = Field(
-        512 * 2**20, ge=1, description="Most bytes of request bodies held at once. One body alone is always let in."
+        512 * 2**20,
+        ge=1,
+        description="Most bytes of request bodies and unsent answers held at once. One body alone is always let in.",
     )
     max_inflight_pixels: int = Field(
         100_000_000,
@@ -62,9 +64,23 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(
         64 * 2**20, ge=0, description="Memory for cached encoder outputs of one model, in bytes. 0: no cache."
     )
-    deadline_s: float = Field(30.0, gt=0, le=3600, description="Most seconds from the end of the upload to the answer.")
+    deadline_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Most seconds from upload to answer, unless the caller sends `X-Request-Timeout`.",
+    )
+    max_deadline_s: float = Field(
+        300.0,
+        gt=0,
+        le=3600,
+        description="Most seconds that `X-Request-Timeout` can ask for, if more than `PAIRFUSE_DEADLINE_S`.",
+    )
     upload_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="Most seconds for the body of a request to arrive."
+    )
+    send_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="Most seconds for a caller to take the next 64 KiB of its answer."
     )
     drain_delay_s: float = Field(
         0.0,
@@ -81,6 +97,11 @@ class Settings(BaseSettings):
     def run_threads(self) -> int:
         """CPU threads of one model run, at least 1."""
         return self.threads or usable_cores()
+
+    @property
+    def longest_deadline_s(self) -> float:
+        """Most seconds that any request may take after its upload."""
+        return max(self.deadline_s, self.max_deadline_s)
 
     @property
     def codec_pool_size(self) -> int:

@@ -54,10 +54,36 @@ class Telemetry:
             "pairfuse_encoder_cache", "Code lookups by result: hit or miss.", ["result"], registry=registry
         )
         self.run_failures = Counter("pairfuse_run_failures", "Model runs that failed.", ["model"], registry=registry)
+        self.model_up = Gauge("pairfuse_model_up", "1 while a model takes work.", ["model"], registry=registry)
+        self.restarts = Counter(
+            "pairfuse_restarts", "Restarts of a model by result: ok or failed.", ["model", "result"], registry=registry
+        )
+        self.shortages = Counter(
+            "pairfuse_out_of_memory",
+            "Runs for which memory did not suffice, by what was done: halved, tiled or refused.",
+            ["model", "action"],
+            registry=registry,
+        )
+        self.expired = Counter(
+            "pairfuse_expired",
+            "Pairs whose deadline passed in the queue.",
+            ["model"],
+            registry=registry,
+        )
+        self.fell_back = Gauge(
+            "pairfuse_fell_back",
+            "1 if a model runs on the CPU although onnxruntime offers CUDA.",
+            ["model"],
+            registry=registry,
+        )
 
     def count_lookup(self, hit: bool) -> None:
         """Counts one lookup of a code in the cache."""
         self.encoder_cache.labels("hit" if hit else "miss").inc()
+
+    def count_shortage(self, model: str, action: str) -> None:
+        """Counts one run of a model for which memory did not suffice."""
+        self.shortages.labels(model, action).inc()
 
     def observe_stages(self, seconds: Mapping[str, float]) -> None:
         """Records the seconds of each stage of one request."""

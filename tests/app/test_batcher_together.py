@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
 
 import pytest
 
@@ -150,5 +152,27 @@ def test_a_failure_harms_no_other_request_of_the_run():
             assert isinstance(results[1], RunFailedError)
             assert results[2][0][0].luma[0, 0] == 4
             assert runner.batches == [[0], [POISON, 2, 3, 4], [POISON], [4]]
+
+    run(scenario())
+
+
+def test_the_time_of_all_of_them_ends_together_without_a_warning():
+    async def scenario():
+        warnings = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: warnings.append(context))
+        runner = Runner()
+        async with started(runner) as (batcher, telemetry):
+            first = await hold_one(batcher, runner)
+            expires_at = time.perf_counter() + 0.005
+            late = asyncio.create_task(batcher.submit(*three(), expires_at=expires_at))
+            await until(lambda: batcher.depth == 3 and time.perf_counter() > expires_at)
+            runner.permits.release(10)
+            with pytest.raises(TimeoutError):
+                await late
+            await first
+            assert metric(telemetry, "pairfuse_expired_total") == 3
+        del late
+        gc.collect()
+        assert warnings == []
 
     run(scenario())

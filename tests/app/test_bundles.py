@@ -5,6 +5,8 @@ import json
 import logging
 import sys
 
+import numpy as np
+import onnxruntime
 import pytest
 
 from app.bundles import read_bundle
@@ -205,6 +207,84 @@ def test_provider_policy():
     assert both.preloaded
     with pytest.raises(StartupError, match=r"pairfuse\[gpu\]"):
         choose_providers(cpu_only, "cuda")
+
+
+class FickleRuntime:
+    """The real onnxruntime, which offers CUDA as well; its sessions get it, or fall back in silence."""
+
+    def __init__(self, *, works):
+        self.works = works
+        self.RunOptions, self.SessionOptions = onnxruntime.RunOptions, onnxruntime.SessionOptions
+
+    def get_available_providers(self):
+        return [CUDA, CPU]
+
+    def preload_dlls(self):
+        pass
+
+    def InferenceSession(self, path, options, providers):  # noqa: N802
+        assert providers[0][0] == CUDA
+        session = onnxruntime.InferenceSession(path, options, providers=[CPU])
+        if self.works:
+            session.get_providers = lambda: [CUDA, CPU]
+        return session
+
+
+@pytest.fixture
+def fickle(monkeypatch):
+    runtime = FickleRuntime(works=False)
+    monkeypatch.setattr("app.onnx_backend.import_runtime", lambda: runtime)
+    return runtime
+
+
+def test_a_fall_back_to_the_cpu_is_refused_where_cuda_is_demanded(weights, fickle):
+    with pytest.raises(StartupError, match=r"fell back to the CPU for 'plain'.*nvidia-smi"):
+        OnnxBackend(read_bundle(weights / "plain"), Settings(device="cuda"))
+
+
+def test_a_fall_back_to_the_cpu_is_reported_elsewhere(weights, fickle, caplog):
+    telemetry = Telemetry()
+    catalog = load_catalog(Settings(weights=weights, device="auto", threads=1), telemetry)
+    backend = catalog.get("plain").backend
+    assert (backend.device, backend.fell_back) == ("cpu", True)
+    assert "fell back to the CPU" in caplog.text
+    assert 'pairfuse_fell_back{model="plain"} 1.0' in telemetry.render().decode()
+
+
+@pytest.mark.parametrize(("works", "device"), [(True, "auto"), (True, "cuda"), (False, "cpu")])
+def test_no_fall_back_is_reported_where_there_is_none(weights, fickle, monkeypatch, works, device):
+    fickle.works = works
+    if device == "cpu":
+        monkeypatch.undo()
+    backend = OnnxBackend(read_bundle(weights / "plain"), Settings(device=device))
+    assert (backend.device, backend.fell_back) == ("cuda" if works else "cpu", False)
+
+
+def test_graphs_that_ran_on_cuda_are_not_opened_again_on_the_cpu(weights, fickle):
+    fickle.works = True
+    backend = OnnxBackend(read_bundle(weights / "plain"), Settings(device="auto"))
+    fickle.works = False
+    for _ in range(2):
+        with pytest.raises(StartupError, match="plain ran on cuda, and now onnxruntime offers only cpu"):
+            backend.reopen()
+    assert backend.device == "cuda"
+    fickle.works = True
+    backend.reopen()
+
+
+def test_graphs_are_opened_again_only_if_they_are_the_same(folder):
+    backend = OnnxBackend(read_bundle(folder), Settings(device="cpu", threads=1))
+    backend.reopen()
+    image = np.full((1, 1, 40, 40), 0.25, np.float32)
+    codes = backend.encode(np.concatenate([image, image]))
+    inputs = {"a": image, "b": image, "code_a": codes[:1], "code_b": codes[1:], "edit": np.ones((1, 2), np.float32)}
+    np.testing.assert_allclose(backend.fuse(inputs), image, atol=1e-6)
+    other = (folder / "fusion.onnx").read_bytes() + b" "
+    (folder / "fusion.onnx").write_bytes(other)
+    record = {"sha256": hashlib.sha256(other).hexdigest(), "bytes": len(other)}
+    edit_card(folder, files=card_of(folder)["files"] | {"fusion.onnx": record})
+    with pytest.raises(BundleError, match="it has changed since the start"):
+        backend.reopen()
 
 
 def test_missing_onnxruntime_says_what_to_install(monkeypatch):

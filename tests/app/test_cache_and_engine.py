@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import numpy as np
 import pytest
 
 from app.bundles import read_bundle
 from app.cache import CodeCache, image_key
 from app.engine import Engine
+from app.errors import AbandonedError
 from app.onnx_backend import OnnxBackend
 from app.settings import Settings
 
@@ -63,6 +67,9 @@ class CountingBackend:
 
     def fuse(self, inputs, abandoned):
         return self._backend.fuse(inputs, abandoned)
+
+    def interrupt(self):
+        self._backend.interrupt()
 
 
 @pytest.fixture
@@ -125,3 +132,35 @@ def test_a_graph_that_changes_the_size_is_an_error(make_engine, planes):
     backend.fuse = lambda inputs, abandoned: inputs["a"][..., :-1]
     with pytest.raises(RuntimeError, match="returned"):
         engine.run([engine.job(planes[0], planes[1], ())])
+
+
+class Unending:
+    """A pair whose run on the moody model takes hours, and the thread that runs it."""
+
+    def __init__(self, engine, planes):
+        self.engine, self.jobs = engine, [engine.job(planes[0], planes[1], (1e6, 0.0))]
+        self.begun, encode = threading.Event(), engine.backend.fuse
+        engine.backend.fuse = lambda *arguments: self.begun.set() or encode(*arguments)
+        self.pool = ThreadPoolExecutor(1)
+        self.result = self.pool.submit(engine.run, self.jobs)
+        assert self.begun.wait(30)
+
+    def interrupt_until_done(self, jobs):
+        # The run may be just about to begin: then there is nothing yet to interrupt.
+        for _ in range(3000):
+            self.engine.interrupt(jobs)
+            if wait([self.result], 0.01).done:
+                return
+
+
+def test_a_run_can_be_interrupted_and_the_next_one_is_whole(make_engine, planes):
+    engine, _, _ = make_engine("moody")
+    unending = Unending(engine, planes)
+    engine.interrupt([*unending.jobs])  # Equal jobs, but not this run.
+    assert not wait([unending.result], 0.05).done
+    unending.interrupt_until_done(unending.jobs)
+    with pytest.raises(AbandonedError):
+        unending.result.result(timeout=0)
+    engine.interrupt(unending.jobs)
+    fused = engine.run([engine.job(planes[0], planes[1], (0.0, 0.0))])[0].luma
+    np.testing.assert_allclose(fused, planes[:2].mean(0), atol=1e-6)

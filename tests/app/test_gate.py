@@ -55,7 +55,7 @@ def test_uploads_alone_take_no_places(gate):
 def test_all_bodies_together_are_bounded_but_one_always_passes(gate):
     with gate.upload() as first:
         first(9000)
-        with gate.upload() as second, pytest.raises(OverloadedError, match="5000 bytes"):
+        with gate.upload() as second, pytest.raises(OverloadedError, match="pass 5000 bytes"):
             second(1)
     with gate.upload() as third:
         third(4000)
@@ -63,3 +63,31 @@ def test_all_bodies_together_are_bounded_but_one_always_passes(gate):
             fourth(1000)
             with pytest.raises(OverloadedError):
                 fourth(1)
+
+
+def test_unsent_answers_count_with_the_bodies_but_are_never_refused(gate):
+    with gate.answer(3000), gate.answer(4000), gate.upload() as first:
+        with pytest.raises(OverloadedError, match="unsent answers"):
+            first(1)
+        with gate.answer(9000):
+            pass
+    with gate.upload() as second:
+        second(5000)
+
+
+@pytest.mark.parametrize(("wait_s", "header"), [(0.0, "1"), (2.4, "3"), (1e9, "60")])
+def test_every_refusal_says_when_to_come_back(gate, wait_s, header):
+    gate.ask_for_waits(lambda: wait_s)
+    refusals = []
+    with gate.admit(), gate.admit(), pytest.raises(OverloadedError) as places, gate.admit():
+        pass
+    refusals.append(places)
+    with gate.hold_pixels(1), pytest.raises(OverloadedError) as pixels, gate.hold_pixels(1000):
+        pass
+    refusals.append(pixels)
+    with gate.upload() as first:
+        first(1)
+        with gate.upload() as second, pytest.raises(OverloadedError) as body:
+            second(5000)
+    refusals.append(body)
+    assert [refusal.value.headers for refusal in refusals] == [{"Retry-After": header}] * 3

@@ -22,9 +22,9 @@ def timed(monkeypatch):
     """Every run says that it took the same time; returns the number of pairs of each."""
     batches, run = [], Engine.run
 
-    def run_timed(engine, jobs):
+    def run_timed(engine, jobs, *more):
         batches.append(len(jobs))
-        return [replace(fused, encode_s=ENCODE_S, fuse_s=FUSE_S) for fused in run(engine, jobs)]
+        return [replace(fused, encode_s=ENCODE_S, fuse_s=FUSE_S) for fused in run(engine, jobs, *more)]
 
     monkeypatch.setattr(Engine, "run", run_timed)
     return batches

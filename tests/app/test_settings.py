@@ -38,23 +38,6 @@ def test_zero_means_the_usable_cores():
     assert Settings(codec_threads=0).codec_pool_size >= 2
 
 
-@pytest.mark.parametrize(("text", "most"), [("150000 100000", 2), ("50000 100000", 1), ("1 100000", 1)])
-def test_the_quota_of_a_container_counts(tmp_path, monkeypatch, text, most):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
-    quota = tmp_path / "cpu.max"
-    quota.write_text(text)
-    assert usable_cores(quota) == most
-
-
-@pytest.mark.parametrize("text", ["max 100000", "nonsense", None])
-def test_without_a_quota_the_affinity_counts(tmp_path, monkeypatch, text):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(5)), raising=False)
-    quota = tmp_path / "cpu.max"
-    if text is not None:
-        quota.write_text(text)
-    assert usable_cores(quota) == 5
-
-
 def test_the_documentation_holds_the_table():
     page = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
     assert settings_table() in page.read_text(encoding="utf-8")

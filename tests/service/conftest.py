@@ -80,14 +80,18 @@ def wait_until_ready(live: Live) -> None:
 
 
 @contextlib.contextmanager
-def running_service(weights: Path, log: Path, **settings: object) -> Iterator[Live]:
+def running_service(
+    weights: Path, log: Path, module: str = "app", faults: Path | None = None, **settings: object
+) -> Iterator[Live]:
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PAIRFUSE_")}
     environment |= {"PAIRFUSE_WEIGHTS": str(weights), "PAIRFUSE_PORT": str(port), "PAIRFUSE_DEVICE": "cpu"}
     environment |= {f"PAIRFUSE_{name.upper()}": str(value) for name, value in settings.items()}
+    if faults is not None:
+        environment["FAULTS"] = str(faults)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve"],
+            [sys.executable, "-m", module, "serve"],
             cwd=REPOSITORY,
             env=environment,
             stderr=output,
@@ -122,7 +126,9 @@ def real_service(real_weights: Path, tmp_path_factory: pytest.TempPathFactory) -
 def start_service(weights: Path, tmp_path: Path) -> Iterator[Callable[..., Live]]:
     """Starts services with settings of their own, for tests that bring them into trouble."""
     with contextlib.ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(running_service(weights, tmp_path / "log", **settings))
+        yield lambda **settings: stack.enter_context(
+            running_service(**({"weights": weights, "log": tmp_path / "log"} | settings))
+        )
 
 
 @pytest.fixture(params=["service", "real_service"])

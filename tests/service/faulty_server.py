@@ -1,0 +1,40 @@
+"""The service with a backend that fails on command; started as a process of its own, like ``python -m app``.
+
+The file that FAULTS names holds what goes wrong at present: ``run`` (every run fails until the graphs are opened
+again), ``restart`` (opening them again fails as well), ``memory`` (there is memory for one pair at a time),
+``no-memory`` (there is none).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from app.cli import main
+from app.onnx_backend import OnnxBackend
+
+ARENA = "bfc_arena.cc:376 onnxruntime::BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer"
+FAULTS = Path(os.environ["FAULTS"])
+
+fuse, reopen = OnnxBackend.fuse, OnnxBackend.reopen
+
+
+def faulty_fuse(self, inputs, *more):
+    faults = FAULTS.read_text().split()
+    if {"run", "restart"} & set(faults):
+        raise RuntimeError("the device is gone")
+    if "no-memory" in faults or ("memory" in faults and len(inputs["a"]) > 1):
+        raise RuntimeError(ARENA)
+    return fuse(self, inputs, *more)
+
+
+def faulty_reopen(self):
+    if "restart" in FAULTS.read_text().split():
+        raise RuntimeError("the device is still gone")
+    reopen(self)
+    FAULTS.write_text("")
+
+
+if __name__ == "__main__":
+    OnnxBackend.fuse, OnnxBackend.reopen = faulty_fuse, faulty_reopen
+    main()
