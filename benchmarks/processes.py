@@ -19,8 +19,8 @@ import psutil
 from benchmarks.errors import BenchError
 
 HOST = "127.0.0.1"
-READY_SECONDS = 60
-STOP_SECONDS = 30
+READY_SECONDS = 180
+LEFT_OVER_SECONDS = 2
 PROBE_SECONDS = 10
 LOG_TAIL = 2000
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -49,6 +49,10 @@ class Server:
         """Returns the resident memory of all its processes, in bytes; what they share counts once for each."""
         return sum(process.memory_info().rss for process in self._tree())
 
+    def log_tail(self) -> str:
+        """Returns the last lines of what it printed."""
+        return self.log.read_text(errors="replace")[-LOG_TAIL:]
+
     def suspend(self) -> None:
         """Stops all its processes from running until ``resume``; connections stay open."""
         for process in self._tree():
@@ -60,13 +64,15 @@ class Server:
             process.resume()
 
     def _tree(self) -> list[psutil.Process]:
+        if self.process.poll() is not None:
+            return []
         main = psutil.Process(self.process.pid)
         return [main, *main.children(recursive=True)]
 
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], environment: Mapping[str, str], port: int, log: Path, path: str
+    command: Sequence[str], environment: Mapping[str, str], port: int, log: Path, path: str, patience_s: float = 30.0
 ) -> Iterator[Server]:
     """Starts a server and ends it, with all its processes, at the end.
 
@@ -76,6 +82,7 @@ def running(
         port: Where it will listen.
         log: File for its output.
         path: What answers 200 once it is ready.
+        patience_s: Seconds that it has to end after SIGTERM; then it is killed.
 
     Raises:
         BenchError: It ended by itself or was not ready in time.
@@ -87,7 +94,7 @@ def running(
         wait_until_ready(process, lambda: answers(port, path), log)
         yield server
     finally:
-        stop(process)
+        stop(process, patience_s)
 
 
 @contextlib.contextmanager
@@ -144,16 +151,16 @@ def wait_until_ready(process: subprocess.Popen[bytes], ready: Callable[[], bool]
         time.sleep(0.05)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes], patience_s: float) -> None:
     """Ends a process with SIGTERM, and what is left of it and of those it started by force."""
     if process.poll() is not None:
         return
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(STOP_SECONDS)
+        process.wait(patience_s)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait(STOP_SECONDS)
-    for child in psutil.wait_procs(children, timeout=STOP_SECONDS)[1]:
+        process.wait()
+    for child in psutil.wait_procs(children, timeout=LEFT_OVER_SECONDS)[1]:
         child.kill()
