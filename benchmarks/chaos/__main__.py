@@ -40,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log = Path(folder, "log")
         try:
             with running_pairfuse(log, **settings) as server:
-                faults = _try(server, options, console)
+                try:
+                    faults = _try(server, options, console)
+                except OSError as error:
+                    faults = [f"the service does not answer any more: {error}"]
         except BenchError as error:
             console.print(f"chaos: {error}", markup=False, soft_wrap=True)
             return FAILED

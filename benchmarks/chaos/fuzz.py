@@ -17,6 +17,7 @@ from benchmarks.chaos.wire import Outcome, Sending
 
 RIGHT = frozenset({200, 400, 413, 415, 422})
 HEADER_BYTES = 64
+MOST_FAULTS = 20
 # Values at the edges of the integers that headers are made of.
 EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 SIZE = files.SIZES[1]
@@ -52,7 +53,7 @@ def fuzz(
     on_case: Callable[[], object],
     most: int | None = None,
 ) -> Fuzzed:
-    """Sends damaged images until the time is over.
+    """Sends damaged images until the time is over or too much is broken.
 
     Args:
         port: Where the service listens.
@@ -67,7 +68,7 @@ def fuzz(
 
     def cases() -> Iterator[tuple[int, Sending]]:
         number = 0
-        while time.monotonic() < ends_at and number != most:
+        while time.monotonic() < ends_at and number != most and len(fuzzed.faults) < MOST_FAULTS:
             yield number, _sending(seed, number)
             number += 1
 

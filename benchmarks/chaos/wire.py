@@ -66,7 +66,10 @@ async def perform(port: int, sending: Sending, timeout_s: float) -> Outcome:
 
 
 async def _perform(port: int, sending: Sending) -> Outcome:
-    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        reader, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        return Outcome("lost")
     try:
         # Who refuses a body early may close before it is all there; the answer has arrived all the same.
         with contextlib.suppress(ConnectionError):

@@ -1,7 +1,7 @@
 """``make bench-serve``: the running service beside its bare pipeline and beside other servers of the same model.
 
-    python -m benchmarks.serve [--quick] [--bundle DIR] [--threads T] [--litserve PYTHON] [--note TEXT] [--out DIR]
-                               [--page FILE]
+    python -m benchmarks.serve [--quick] [--rounds N] [--bundle DIR] [--threads T] [--litserve PYTHON] [--note TEXT]
+                               [--out DIR] [--page FILE]
 
 Prints tables, writes ``serve.json`` into the folder and the page. A missed target is shown, not an error: a busy
 machine misses targets too.
@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace, name: str, errors: Console) -> report.Measured:
     profile = QUICK if options.quick else FULL
+    profile = replace(profile, rounds=options.rounds or profile.rounds)
     litserve = find_litserve(options.litserve)
     left_out = [] if litserve else [f"{NO_LITSERVE}."]
     for line in left_out:
@@ -118,6 +120,7 @@ def _show(measured: report.Measured, console: Console) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--quick", action="store_true", help="some minutes instead of an hour or two")
+    parser.add_argument("--rounds", type=int, help="turns of each server, instead of the profile's")
     parser.add_argument("--bundle", type=Path, default=CLONE_WEIGHTS / MODEL, help="folder of the model")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="CPU threads of one model run")
     parser.add_argument("--litserve", metavar="PYTHON", help="interpreter that has litserve, onnxruntime and pillow")

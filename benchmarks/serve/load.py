@@ -28,7 +28,7 @@ NO_ANSWER = 0
 NO_PICTURE = -1
 BOUNDARY = "pairfuse-bench"
 HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-OK, UNAVAILABLE = 200, 503
+OK, UNAVAILABLE, LATE = 200, 503, 504
 
 
 @dataclass(frozen=True)

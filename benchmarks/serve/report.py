@@ -13,7 +13,7 @@ from benchmarks.findings import Finding, Target
 from benchmarks.report import VERDICTS, number
 from benchmarks.rounds import spread
 from benchmarks.serve.conduct import Drain, Memory, Overload
-from benchmarks.serve.load import NO_ANSWER, OK, UNAVAILABLE, Load
+from benchmarks.serve.load import LATE, NO_ANSWER, OK, UNAVAILABLE, Load
 from benchmarks.serve.profile import MIXED, PAIRS_A_SIZE, Profile
 from benchmarks.serve.speed import ONE_SIZE, WAYS, Cell, Speed
 from benchmarks.serve.subjects import PAIRFUSE
@@ -109,7 +109,7 @@ def target_table(measured: Measured) -> Table:
 
 def speed_table(speed: Speed, pairs: str) -> Table:
     """Returns pictures a second and latency of the bare pipeline and of every server, for one kind of pairs."""
-    header = ["", "clients", "pictures/s", "/ best in process", "p50, ms", "p99, ms", "p99 / p50", "refused"]
+    header = ["", "clients", "pictures/s", "/ best in process", "p50, ms", "p99, ms", "p99 / p50", "refused, late"]
     rows = []
     for way in WAYS:
         turns = speed.bare[pairs, way]
@@ -122,8 +122,8 @@ def speed_table(speed: Speed, pairs: str) -> Table:
             figures = [_median([load.throughput for load in loads]), _median(_of_best(speed, cell))]
             figures += [_median([percentile(load, q) * 1e3 for load in loads]) for q in (50, 99)]
             figures.append(_median([_tail(load) for load in loads]))
-            refused = sum(load.count(UNAVAILABLE) for load in loads)
-            rows.append([cell.name, f"{cell.clients}", *map(number, figures), f"{refused}"])
+            refused, late = (sum(load.count(status) for load in loads) for status in (UNAVAILABLE, LATE))
+            rows.append([cell.name, f"{cell.clients}", *map(number, figures), f"{refused}, {late}"])
     return header, rows
 
 
@@ -197,7 +197,8 @@ How it is measured:
   functions and threads. One client is held against *one by one*, a saturated service against the better of both
   ways. The clients take CPU from the service, but not from the bare pipeline.
 - Nothing is cached: {pairs} pairs of each size are sent in turn, and the service's cache of codes is off. Its other
-  settings are the defaults. A client that is refused with 503 waits as long as `Retry-After` says.
+  settings are the defaults. A client that is refused with 503 waits as long as `Retry-After` says;
+  *late* are requests that passed the deadline (504).
 - The other servers run the same graphs with the same number of threads, read and write with Pillow (PNG at its
   fastest), and answer the same luminance to within a grey level; their code is in `benchmarks/rivals/`. They check
   neither sizes nor limits, and their queues have no end.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.errors import BenchError
 from benchmarks.serve.bare import Bare, all_cores, one_by_one
-from benchmarks.serve.load import NO_ANSWER, OK, UNAVAILABLE, Load, closed_loop, first_answer
+from benchmarks.serve.load import LATE, NO_ANSWER, OK, UNAVAILABLE, Load, closed_loop, first_answer
 from benchmarks.serve.profile import MIXED, Profile
 from benchmarks.serve.subjects import PAIRFUSE, Subject
 
@@ -117,7 +117,7 @@ def _server_turn(subject: Subject, clients: ProcessPoolExecutor, cell: Cell, sec
     with subject.awake() as server:
         run = partial(closed_loop, server.port, cell.pairs, clients=cell.clients, seconds=seconds)
         load = clients.submit(run).result()
-    strange = {shot.status for shot in load.shots} - {OK, UNAVAILABLE}
+    strange = {shot.status for shot in load.shots} - {OK, UNAVAILABLE, LATE}
     if strange or not load.times:
         what = "a lost connection" if NO_ANSWER in strange else f"{sorted(strange) or 'nothing but refusals'}"
         raise BenchError(

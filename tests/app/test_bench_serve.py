@@ -36,7 +36,7 @@ def made_speed(one_client=0.105, rate=10):
     bare[ONE_SIZE, "one on each core"] = [Bare([0.1] * 12, 1.0)] * 2
     loads = {
         Cell(PAIRFUSE, ONE_SIZE, 1): [load_of(*[200] * rate, each=one_client)] * 2,
-        Cell(PAIRFUSE, ONE_SIZE, 16): [load_of(*[200] * 12, 503)] * 2,
+        Cell(PAIRFUSE, ONE_SIZE, 16): [load_of(*[200] * 12, 503, 504)] * 2,
         Cell(PAIRFUSE, MIXED, 16): [load_of(*[200] * 10)] * 2,
         Cell(FASTAPI, ONE_SIZE, 1): [load_of(*[200] * 5, each=0.2)] * 2,
     }
@@ -122,6 +122,7 @@ def test_the_page_shows_every_server_and_what_is_left_out():
     page = report.as_markdown(made())
     assert "LitServe is left out." in page
     assert "| FastAPI | 1 | 5.00 |" in page
+    assert "| 2, 2 |" in page
     assert page.count("| miss |") == 0
     assert page.count("| pass |") == 15
     assert "overload: neither picture nor 503" in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.chaos.clients import SETTINGS
 from benchmarks.chaos.crowd import let_in
-from benchmarks.chaos.fuzz import fuzz
+from benchmarks.chaos.fuzz import MOST_FAULTS, fuzz
 
 CLIENTS, CASES = 150, 120
 
@@ -34,6 +34,16 @@ def test_a_service_of_other_settings_is_found_out(start_service):
         *(service.port, service.process.pid), requests=30, seed=7, at_once=8, most_bytes=300e6, on_end=lambda: None
     )
     assert any("(good): answered 413 instead of [200]" in fault for fault in crowd.faults)
+
+
+def test_a_dead_service_is_found_out(start_service, tmp_path):
+    service = start_service()
+    service.process.kill()
+    service.process.wait(30)
+    fuzzed = fuzz(service.port, seconds=3600, seed=7, at_once=2, keep=tmp_path, on_case=lambda: None)
+    assert set().union(*fuzzed.ends.values()) == {"lost"}
+    assert MOST_FAULTS <= len(fuzzed.faults) < MOST_FAULTS + 2
+    assert all(path.read_bytes() for path in fuzzed.kept)
 
 
 def test_damaged_images_get_an_answer(service, tmp_path):
