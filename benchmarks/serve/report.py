@@ -22,6 +22,7 @@ MEGA = 1e6
 ONE_CLIENT, OF_THE_BEST, TAIL = Target("≤", 1.08), Target("≥", 0.95), Target("≤", 1.3)
 IDLE, DRIFT, RECOVERY, NONE = Target("<", 0.5), Target("≤", 5.0), Target("≤", 2.0), Target("≤", 0)
 SOME = Target("≥", 1)
+ENOUGH = 20
 SATURATED = 4  # Clients from which a server always has a request to work on.
 WORDS = {OK: "a picture", UNAVAILABLE: "503", NO_ANSWER: "no connection"}
 
@@ -58,15 +59,15 @@ class Measured:
 def findings(measured: Measured) -> list[Finding]:
     """Returns every value that has a target, of pairfuse alone."""
     speed, over = measured.speed, measured.overload
-    found = [_ratio("one_client", "one client: whole request / bare pipeline", _over_bare(speed), ONE_CLIENT)]
+    one = speed.loads[Cell(PAIRFUSE, ONE_SIZE, 1)]
+    found = [_ratio("one_client", "one client: whole request / bare pipeline", _over_bare(speed), ONE_CLIENT, one)]
     for cell, loads in _cells(speed, PAIRFUSE):
         if cell.clients < SATURATED:
             continue
         what = f"{cell.clients} clients, {cell.pairs}"
-        found.append(
-            _ratio("of_best", f"{what}: pictures a second / best in process", _of_best(speed, cell), OF_THE_BEST)
-        )
-        found.append(_ratio("tail", f"{what}: p99 / p50", [_tail(load) for load in loads], TAIL))
+        of_best = f"{what}: pictures a second / best in process"
+        found.append(_ratio("of_best", of_best, _of_best(speed, cell), OF_THE_BEST, loads))
+        found.append(_ratio("tail", f"{what}: p99 / p50", [_tail(load) for load in loads], TAIL, loads))
     slowest = percentile(over.load, 99)
     return [
         *found,
@@ -257,9 +258,13 @@ def _median(values: list[float]) -> float:
     return float(np.median(values))
 
 
-def _ratio(key: str, label: str, values: list[float], target: Target) -> Finding:
+def _ratio(key: str, label: str, values: list[float], target: Target, loads: list[Load]) -> Finding:
+    """Returns a finding over the rounds; without a target if a turn had too few requests to be held against it."""
     found = spread(values)
-    return Finding(key, label, "×", found.median, found.low, found.high, target)
+    fewest = min(len(load.times) for load in loads)
+    if fewest < ENOUGH:
+        label += f" (not judged: a turn had {fewest} of the {ENOUGH} requests that it takes)"
+    return Finding(key, label, "×", found.median, found.low, found.high, target if fewest >= ENOUGH else None)
 
 
 def _refusal_ms(load: Load) -> float:
