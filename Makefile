@@ -13,7 +13,7 @@ RUNS ?= runs
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench evaluate train-demo serve-demo train-lite clean
+.PHONY: help serve test lint format bench bench-serve chaos evaluate train-demo serve-demo train-lite clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,12 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 
 bench: $(VENV)/.dev ## operations, times, memory of every released model on this machine, large images included
 	@$(VENV)/bin/python -m benchmarks.bench
+
+bench-serve: $(VENV)/.dev ## the running service against its bare pipeline and other servers; OPTIONS=--quick for a short run
+	@$(VENV)/bin/python -m benchmarks.serve $(OPTIONS)
+
+chaos: $(VENV)/.dev ## wrong, slow and lost clients, then damaged images for ten minutes; fails if anything does not add up
+	@$(VENV)/bin/python -m benchmarks.chaos $(OPTIONS)
 
 evaluate: $(VENV)/.dev ## metrics of the lite model and of five baselines on DATA/ivf/val
 	@test -n "$(DATA)" || { echo "give the data root: make evaluate DATA=FOLDER"; exit 1; }

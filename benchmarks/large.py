@@ -19,7 +19,7 @@ from app.card import Tiling
 from benchmarks.errors import BenchError
 from benchmarks.large_run import TILED, TOO_LITTLE_MEMORY, WHOLE
 from benchmarks.pictures import Scene
-from benchmarks.service import REPOSITORY
+from benchmarks.processes import REPOSITORY
 
 SIZES = ((480, 640), (960, 1280), (1536, 2048), (2304, 3072), (3072, 4096))
 MOST_BYTES = 12 * 10**9

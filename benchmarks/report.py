@@ -69,13 +69,13 @@ def _title(item: Measured) -> str:
 
 
 def _cells(row: Finding) -> tuple[str, str, str, str, str, str]:
-    quartiles = "" if row.low is None or row.high is None else f"{_number(row.low)} – {_number(row.high)}"
-    value = "unknown" if row.value is None else _number(row.value)
+    quartiles = "" if row.low is None or row.high is None else f"{number(row.low)} – {number(row.high)}"
+    value = "unknown" if row.value is None else number(row.value)
     target = "" if row.target is None else f"{row.target.sign} {row.target.bound:g}"
     return row.label, value, quartiles, row.unit, target, VERDICTS[row.passed]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Formats with three digits or more, never in powers of ten."""
     if abs(value) >= 100:
         return f"{value:.0f}"

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,12 +14,9 @@ from pathlib import Path
 import httpx
 
 from benchmarks.errors import BenchError
+from benchmarks.processes import HOST, running_pairfuse
 
-READY_SECONDS = 60
-STOP_SECONDS = 30
 ANSWER_SECONDS = 1800  # A large pair takes minutes with some models.
-HOST = "127.0.0.1"
-REPOSITORY = Path(__file__).resolve().parent.parent
 LOOKUPS = re.compile(r'^pairfuse_encoder_cache_total\{result="(\w+)"\} (\S+)$', re.MULTILINE)
 TIMING = re.compile(r"([a-z_]+);dur=([0-9.]+)")
 
@@ -81,14 +73,6 @@ class Client:
             raise BenchError(f"POST /fuse answered {response.status}: {content[:300].decode(errors='replace')}")
         return Answer(seconds, parse_timing(response.getheader("Server-Timing", "")))
 
-    def ready(self) -> bool:
-        """Tells whether the service listens and says that it is ready."""
-        try:
-            return self._get("/readyz")[0] == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            self._connection.close()
-            return False
-
     def lookups(self) -> dict[str, int]:
         """Returns how many codes the service found in its cache (``hit``) and how many not (``miss``)."""
         found = {name: int(float(count)) for name, count in LOOKUPS.findall(self._get("/metrics")[1])}
@@ -134,49 +118,10 @@ def running_service(bundle: Path, name: str, threads: int) -> Iterator[tuple[int
         weights = Path(folder, "weights")
         weights.mkdir()
         (weights / name).symlink_to(bundle.resolve(), target_is_directory=True)
-        log, port = Path(folder, "log"), _free_port()
-        process = _start(weights, port, threads, log)
-        client = Client(port, name)
-        try:
-            _wait_until_ready(process, client, log)
-            yield process.pid, client
-        finally:
-            client.close()
-            _stop(process)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _start(weights: Path, port: int, threads: int, log: Path) -> subprocess.Popen[bytes]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PAIRFUSE_")}
-    settings = {"WEIGHTS": weights, "HOST": HOST, "PORT": port, "THREADS": threads, "DEVICE": "cpu"}
-    settings["DEADLINE_S"] = ANSWER_SECONDS
-    environment = kept | {f"PAIRFUSE_{name}": str(value) for name, value in settings.items()}
-    command = [sys.executable, "-m", "app", "serve"]
-    with log.open("wb") as output:
-        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=output, stderr=output)
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], client: Client, log: Path) -> None:
-    ends_at = time.monotonic() + READY_SECONDS
-    while not client.ready():
-        gone = process.poll() is not None
-        if gone or time.monotonic() > ends_at:
-            what = "ended by itself" if gone else f"was not ready after {READY_SECONDS} s"
-            raise BenchError(f"the service {what}; its last log lines:\n{log.read_text(errors='replace')[-2000:]}")
-        time.sleep(0.05)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(STOP_SECONDS)
+        settings = {"weights": weights, "threads": threads, "deadline_s": ANSWER_SECONDS}
+        with running_pairfuse(Path(folder, "log"), **settings) as server:
+            client = Client(server.port, name)
+            try:
+                yield server.process.pid, client
+            finally:
+                client.close()

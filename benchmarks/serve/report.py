@@ -1,0 +1,298 @@
+"""Turns what was measured into targets, tables, Markdown and JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.findings import Finding, Target
+from benchmarks.report import VERDICTS, number
+from benchmarks.rounds import spread
+from benchmarks.serve.conduct import Drain, Memory, Overload
+from benchmarks.serve.load import LATE, NO_ANSWER, OK, UNAVAILABLE, Load
+from benchmarks.serve.profile import MIXED, PAIRS_A_SIZE, Profile
+from benchmarks.serve.speed import ONE_SIZE, WAYS, Cell, Speed
+from benchmarks.serve.subjects import PAIRFUSE
+
+MEGA = 1e6
+ONE_CLIENT, OF_THE_BEST, TAIL = Target("≤", 1.08), Target("≥", 0.95), Target("≤", 1.3)
+IDLE, DRIFT, RECOVERY, NONE = Target("<", 0.5), Target("≤", 5.0), Target("≤", 2.0), Target("≤", 0)
+SOME = Target("≥", 1)
+ENOUGH = 20
+SATURATED = 4  # Clients from which a server always has a request to work on.
+WORDS = {OK: "a picture", UNAVAILABLE: "503", NO_ANSWER: "no connection"}
+
+Table = tuple[list[str], list[list[str]]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All raw results of one run.
+
+    Attributes:
+        facts: Of the machine and the run.
+        profile: Lengths and counts.
+        speed: Turns of the bare pipeline and the servers.
+        idle: Share of a core that each server takes at rest.
+        memory: Of the service over many requests.
+        overload: Of the service.
+        drain: Of the service.
+        deadline_s: What the service promises at most, in seconds.
+        left_out: What was not measured and why.
+    """
+
+    facts: Mapping[str, str]
+    profile: Profile
+    speed: Speed
+    idle: Mapping[str, float]
+    memory: Memory
+    overload: Overload
+    drain: Drain
+    deadline_s: float
+    left_out: list[str]
+
+
+def findings(measured: Measured) -> list[Finding]:
+    """Returns every value that has a target, of pairfuse alone."""
+    speed, over = measured.speed, measured.overload
+    one = speed.loads[Cell(PAIRFUSE, ONE_SIZE, 1)]
+    found = [_ratio("one_client", "one client: whole request / bare pipeline", _over_bare(speed), ONE_CLIENT, one)]
+    for cell, loads in _cells(speed, PAIRFUSE):
+        if cell.clients < SATURATED:
+            continue
+        what = f"{cell.clients} clients, {cell.pairs}"
+        of_best = f"{what}: pictures a second / best in process"
+        found.append(_ratio("of_best", of_best, _of_best(speed, cell), OF_THE_BEST, loads))
+        found.append(_ratio("tail", f"{what}: p99 / p50", [_tail(load) for load in loads], TAIL, loads))
+    slowest = percentile(over.load, 99)
+    return [
+        *found,
+        Finding("idle_percent", "CPU at rest", "% of a core", measured.idle[PAIRFUSE] * 100, target=IDLE),
+        Finding(
+            "drift_percent",
+            f"growth of memory in the second half of {measured.memory.requests} requests",
+            "%",
+            measured.memory.drift * 100,
+            target=DRIFT,
+        ),
+        Finding(
+            "overload_p99_s", "overload: p99 of the accepted", "s", slowest, target=Target("≤", measured.deadline_s)
+        ),
+        # If nothing is refused, it was no overload and says nothing.
+        Finding("overload_refused", "overload: refused", "requests", over.load.count(UNAVAILABLE), target=SOME),
+        Finding("overload_errors", "overload: neither picture nor 503", "requests", over.errors, target=NONE),
+        Finding("overload_silent", "overload: 503 without Retry-After", "requests", over.unexplained, target=NONE),
+        Finding("overload_lost", "overload: connections lost", "requests", over.load.count(NO_ANSWER), target=NONE),
+        Finding(
+            "recovery_s", "overload: its end to the next request let in", "s", over.accepted_after, target=RECOVERY
+        ),
+        Finding(
+            "drain_failed", "SIGTERM: accepted requests that failed", "requests", measured.drain.failed, target=NONE
+        ),
+        Finding("drain_exit", "SIGTERM: exit code", "", measured.drain.exit_code, target=NONE),
+    ]
+
+
+def target_table(measured: Measured) -> Table:
+    """Returns the table of targets."""
+    rows = []
+    for row in findings(measured):
+        quartiles = "" if row.low is None or row.high is None else f"{number(row.low)} – {number(row.high)}"
+        value = "unknown" if row.value is None else f"{number(row.value)} {row.unit}".strip()
+        target = f"{row.target.sign} {row.target.bound:g}" if row.target else ""
+        rows.append([row.label, value, quartiles, target, VERDICTS[row.passed]])
+    return ["", "median", "quartiles", "target", ""], rows
+
+
+def speed_table(speed: Speed, pairs: str) -> Table:
+    """Returns pictures a second and latency of the bare pipeline and of every server, for one kind of pairs."""
+    header = ["", "clients", "pictures/s", "/ best in process", "p50, ms", "p99, ms", "p99 / p50", "refused, late"]
+    rows = []
+    for way in WAYS:
+        turns = speed.bare[pairs, way]
+        ratios = [turn.throughput / best for turn, best in zip(turns, speed.best_bare(pairs), strict=True)]
+        p50, p99 = (_median([float(np.percentile(turn.times, q)) * 1e3 for turn in turns]) for q in (50, 99))
+        figures = [_median([turn.throughput for turn in turns]), _median(ratios), p50, p99, p99 / p50]
+        rows.append([f"in process, {way}", "–", *map(number, figures), "–"])
+    for cell, loads in speed.loads.items():
+        if cell.pairs == pairs:
+            figures = [_median([load.throughput for load in loads]), _median(_of_best(speed, cell))]
+            figures += [_median([percentile(load, q) * 1e3 for load in loads]) for q in (50, 99)]
+            figures.append(_median([_tail(load) for load in loads]))
+            refused, late = (sum(load.count(status) for load in loads) for status in (UNAVAILABLE, LATE))
+            rows.append([cell.name, f"{cell.clients}", *map(number, figures), f"{refused}, {late}"])
+    return header, rows
+
+
+def conduct_table(measured: Measured) -> Table:
+    """Returns in words and numbers how the service behaved."""
+    memory, over, drain = measured.memory, measured.overload, measured.drain
+    samples = [each / MEGA for each in memory.samples]
+    accepted = over.load.count(OK)
+    rows = [[f"CPU at rest, {name}", f"{share * 100:.2f} % of a core"] for name, share in measured.idle.items()]
+    rows += [
+        ["memory, first and last sample, largest", f"{samples[0]:.0f}, {samples[-1]:.0f}, {max(samples):.0f} MB"],
+        ["overload", f"{over.rate:.1f} requests/s for {measured.profile.overload_seconds:g} s"],
+        ["· accepted, refused", f"{accepted}, {over.load.count(UNAVAILABLE)} of {len(over.load.shots)}"],
+        ["· p50, p99 of the accepted", f"{percentile(over.load, 50):.2f} s, {percentile(over.load, 99):.2f} s"],
+        ["· p99 of the refusals", f"{_refusal_ms(over.load):.0f} ms"],
+        [
+            "· end to the next request let in, to its picture",
+            f"{over.accepted_after:.2f} s, {over.answered_after:.2f} s",
+        ],
+        ["SIGTERM: requests on their way got", _in_words(drain.inside())],
+        ["· requests sent later got", _in_words(drain.later())],
+        ["· signal to exit", f"{drain.seconds:.1f} s"],
+        ["CPU of the clients", f"{_client_ms(measured.speed):.1f} ms a request"],
+    ]
+    return ["", ""], rows
+
+
+def as_markdown(measured: Measured) -> str:
+    """Returns the whole of docs/performance.md."""
+    profile = measured.profile
+    return "\n".join(
+        [
+            "# Performance of the service",
+            "",
+            "Made by `make bench-serve` (`python -m benchmarks.serve`); do not edit. "
+            "[Raw numbers](benchmarks/serve/serve.json).",
+            "",
+            ", ".join(f"{name}: {value}" for name, value in measured.facts.items()),
+            "",
+            *INTRODUCTION.format(profile=profile, pairs=PAIRS_A_SIZE).splitlines(),
+            *(line for left_out in measured.left_out for line in ("", left_out)),
+            "",
+            "## Targets",
+            "",
+            *_lines(target_table(measured)),
+            "",
+            "## Pairs of one size",
+            "",
+            *_lines(speed_table(measured.speed, ONE_SIZE)),
+            "",
+            "## Pairs of mixed sizes",
+            "",
+            *_lines(speed_table(measured.speed, MIXED)),
+            "",
+            "## At rest, over time, under overload, at the end",
+            "",
+            *_lines(conduct_table(measured)),
+            "",
+        ]
+    )
+
+
+INTRODUCTION = """\
+How it is measured:
+
+- The service, its clients, and the bare pipeline are one process each, on 127.0.0.1 and on the same cores. In each
+  of {profile.rounds} rounds each has a turn of {profile.seconds:g} s, in every second round backwards; whoever has none
+  is suspended. Ratios are taken within a round, values are medians over the rounds. Only ratios can be compared
+  between machines.
+- *In process* is the same work without HTTP: decode both files, both graphs, colour, encode, with the service's own
+  functions and threads. One client is held against *one by one*, a saturated service against the better of both
+  ways. The clients take CPU from the service, but not from the bare pipeline.
+- Nothing is cached: {pairs} pairs of each size are sent in turn, and the service's cache of codes is off. Its other
+  settings are the defaults. A client that is refused with 503 waits as long as `Retry-After` says;
+  *late* are requests that passed the deadline (504).
+- The other servers run the same graphs with the same number of threads, read and write with Pillow (PNG at its
+  fastest), and answer the same luminance to within a grey level; their code is in `benchmarks/rivals/`. They check
+  neither sizes nor limits, and their queues have no end.
+- Overload is three times the best rate above, at random times, whether or not earlier requests are answered. It ends
+  when the last one is sent."""
+
+
+def as_json(measured: Measured) -> dict[str, Any]:
+    """Returns facts, findings and raw samples."""
+    speed = measured.speed
+    bare = [
+        {"pairs": pairs, "way": way, "rounds": [{"seconds": turn.seconds, "times_s": turn.times} for turn in turns]}
+        for (pairs, way), turns in speed.bare.items()
+    ]
+    loads = [asdict(cell) | {"rounds": [_raw(load) for load in loads]} for cell, loads in speed.loads.items()]
+    return {
+        "machine": dict(measured.facts),
+        "profile": asdict(measured.profile),
+        "left_out": measured.left_out,
+        "findings": [_finding(row) for row in findings(measured)],
+        "bare": bare,
+        "servers": loads,
+        "idle_share": dict(measured.idle),
+        "memory": asdict(measured.memory),
+        "overload": {"rate": measured.overload.rate, **_raw(measured.overload.load)},
+        "drain": {"inside": measured.drain.inside(), "later": measured.drain.later(), "exit": measured.drain.exit_code},
+    }
+
+
+def percentile(load: Load, q: float) -> float:
+    """Returns a percentile of the seconds of the answered requests."""
+    return float(np.percentile(load.times, q))
+
+
+def _cells(speed: Speed, name: str) -> Iterator[tuple[Cell, list[Load]]]:
+    return ((cell, loads) for cell, loads in speed.loads.items() if cell.name == name)
+
+
+def _over_bare(speed: Speed) -> list[float]:
+    """Returns median request / median bare pair with one client, round by round."""
+    loads = speed.loads[Cell(PAIRFUSE, ONE_SIZE, 1)]
+    turns = speed.bare[ONE_SIZE, "one by one"]
+    return [percentile(load, 50) / _median(turn.times) for load, turn in zip(loads, turns, strict=True)]
+
+
+def _of_best(speed: Speed, cell: Cell) -> list[float]:
+    best = speed.best_bare(cell.pairs)
+    return [load.throughput / rate for load, rate in zip(speed.loads[cell], best, strict=True)]
+
+
+def _tail(load: Load) -> float:
+    return percentile(load, 99) / percentile(load, 50)
+
+
+def _median(values: list[float]) -> float:
+    return float(np.median(values))
+
+
+def _ratio(key: str, label: str, values: list[float], target: Target, loads: list[Load]) -> Finding:
+    """Returns a finding over the rounds; without a target if a turn had too few requests to be held against it."""
+    found = spread(values)
+    fewest = min(len(load.times) for load in loads)
+    if fewest < ENOUGH:
+        label += f" (not judged: a turn had {fewest} of the {ENOUGH} requests that it takes)"
+    return Finding(key, label, "×", found.median, found.low, found.high, target if fewest >= ENOUGH else None)
+
+
+def _refusal_ms(load: Load) -> float:
+    refusals = [shot.seconds * 1e3 for shot in load.shots if shot.status == UNAVAILABLE]
+    return float(np.percentile(refusals, 99)) if refusals else 0.0
+
+
+def _client_ms(speed: Speed) -> float:
+    return _median([load.cpu_seconds / len(load.shots) * 1e3 for loads in speed.loads.values() for load in loads])
+
+
+def _in_words(statuses: Mapping[int, int]) -> str:
+    parts = (f"{WORDS.get(status, str(status))} {count}" for status, count in sorted(statuses.items(), reverse=True))
+    return ", ".join(parts) or "none"
+
+
+def _finding(row: Finding) -> dict[str, Any]:
+    value = row.value if row.value is not None and math.isfinite(row.value) else None
+    return {"key": row.key, "label": row.label, "value": value, "unit": row.unit, "passed": row.passed}
+
+
+def _raw(load: Load) -> dict[str, Any]:
+    statuses = {str(status): load.count(status) for status in sorted({shot.status for shot in load.shots})}
+    times = [round(each, 5) for each in load.times]
+    return {"seconds": load.seconds, "client_cpu_s": load.cpu_seconds, "statuses": statuses, "times_s": times}
+
+
+def _lines(table: Table) -> list[str]:
+    header, rows = table
+    aligned = ["---" if column == 0 else "---:" for column in range(len(header))]
+    return [f"| {' | '.join(row)} |" for row in (header, aligned, *rows)]
