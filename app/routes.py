@@ -19,7 +19,6 @@ from app.service import Service
 T = TypeVar("T")
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-STAGES = ("decode", "queue", "encode_code", "fuse", "encode")
 
 router = APIRouter()
 
@@ -36,10 +35,14 @@ async def fuse(request: Request) -> Response:
     with service.gate.upload() as grow:
         form = await read_form(request, settings.max_upload_bytes, settings.upload_timeout_s, grow)
         request.state.model = service.catalog.get(form.fields.get("model")).card.name
-        options = read_options(form.fields, service.catalog)
+        options = read_options(form.fields, service.catalog, settings.max_side)
         with service.gate.admit():
             result = await _unless_gone(request, service.pipeline.fuse(form.image_a, form.image_b, options))
-    headers = {"Server-Timing": _server_timing(result), "X-Pairfuse-Model": result.model}
+    headers = {
+        "Server-Timing": _server_timing(result),
+        "X-Pairfuse-Model": result.model,
+        "X-Pairfuse-Working-Size": str(result.working),
+    }
     return Response(result.body, media_type=result.media_type, headers=headers)
 
 
@@ -100,7 +103,7 @@ def _info(engine: Engine, default: str) -> schemas.ModelInfo:
 
 
 def _server_timing(result: FuseResult) -> str:
-    return ", ".join(f"{stage};dur={result.seconds[stage] * 1000:.2f}" for stage in STAGES)
+    return ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in result.seconds.items())
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

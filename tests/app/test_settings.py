@@ -58,3 +58,10 @@ def test_without_a_quota_the_affinity_counts(tmp_path, monkeypatch, text):
 def test_the_documentation_holds_the_table():
     page = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
     assert settings_table() in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["1", "63", "65536", "-1", "half"])
+def test_a_working_resolution_out_of_bounds_is_an_error(monkeypatch, text):
+    monkeypatch.setenv("PAIRFUSE_MAX_SIDE", text)
+    with pytest.raises(ValidationError, match="max_side"):
+        Settings()
