@@ -4,7 +4,8 @@
     python -m benchmarks.working_size --times --models NAME [--sides 0 2048 1024] [--size H W] [--out DIR]
 
 Three ways back to full size are compared: the fused picture enlarged, the same with the larger of both sources' lost
-detail at each pixel, and the guided step of the service. Prints the table and writes it as Markdown and JSON.
+detail at each pixel, and the guided step of the service. A further row compares the fused reduced pair with the
+reduced copy of the full result: how far the model itself depends on the size. Prints the table and writes it as Markdown and JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +32,9 @@ from app.guided import enlarge
 from app.onnx_backend import OnnxBackend
 from app.settings import CLONE_WEIGHTS, Settings
 from app.working import NATIVE, Size, reduce_plane, working_size
+from benchmarks.errors import BenchError
 from benchmarks.pictures import Plane, Scene
-from benchmarks.rounds import WHOLE, Step, interleave, spread, timed
+from benchmarks.rounds import WHOLE, Sample, Step, interleave, spread
 from training.data.images import DataError
 from training.evaluation.metrics import METRICS, TRUTH_METRICS
 from training.evaluation.pairs import Grey, Pair, load_pairs
@@ -40,6 +43,7 @@ FAILED = 2
 KEPT = ("Qabf", "VIF")
 COLUMNS = ("pairs", "model", "side", "way", "PSNR to full, dB", "SSIM to full", *KEPT, "PSNR to truth, dB")
 FULL = "full size"
+NOT_YET = "reduced, as it is"
 Row = dict[str, str | float | None]
 
 
@@ -94,16 +98,18 @@ def compare(engine: Engine, pair: Pair, shares: Sequence[int]) -> Iterator[tuple
         are NaN.
     """
     a, b = (np.multiply(image, np.float32(1 / 255), dtype=np.float32) for image in (pair.a, pair.b))
-    native = to_bytes(_fuse(engine, a, b))
+    plane = _fuse(engine, a, b)
+    native = to_bytes(plane)
     yield ("full", FULL), [np.nan, np.nan, *_kept(pair, native)]
     for share in shares:
         size = working_size(Size(*a.shape), max(a.shape) // share, engine.card.size)
         low_a, low_b = reduce_plane(a, size), reduce_plane(b, size)
         low_fused = _fuse(engine, low_a, low_b)
+        small, expected = to_bytes(low_fused), to_bytes(reduce_plane(plane, size))
+        yield (f"1/{share}", NOT_YET), [*_likeness(expected, small), np.nan, np.nan, np.nan]
         for way, bring_back in WAYS.items():
             fused = to_bytes(bring_back(a, b, low_a, low_b, low_fused))
-            likeness = [TRUTH_METRICS[name](native, fused) for name in ("PSNR_truth", "SSIM_truth")]
-            yield (f"1/{share}", way), likeness + _kept(pair, fused)
+            yield (f"1/{share}", way), _likeness(native, fused) + _kept(pair, fused)
 
 
 def time_steps(engine: Engine, a: Plane, b: Plane, sides: Iterable[int]) -> dict[str, Step]:
@@ -112,10 +118,10 @@ def time_steps(engine: Engine, a: Plane, b: Plane, sides: Iterable[int]) -> dict
     for side in sides:
         size = working_size(Size(*a.shape), side, engine.card.size)
         low_a, low_b = (a, b) if side == NATIVE else (reduce_plane(a, size), reduce_plane(b, size))
-        steps[f"{size} model"] = timed(partial(_fuse, engine, low_a, low_b))
+        steps[f"{size} model"] = partial(_processor_time, partial(_fuse, engine, low_a, low_b))
         if side != NATIVE:
             fused = _fuse(engine, low_a, low_b)
-            steps[f"{size} guide"] = timed(partial(_there_and_back, a, b, size, fused))
+            steps[f"{size} guide"] = partial(_processor_time, partial(_there_and_back, a, b, size, fused))
     return steps
 
 
@@ -126,7 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         engines = [_open(options.weights / name, options.threads) for name in options.models]
         rows = list(_times(engines, options) if options.times else _compare_all(engines, options))
-    except (BundleError, DataError, StartupError) as error:
+        if not rows:
+            raise BenchError(f"there are no pairs for the tasks of {', '.join(options.models)}")
+    except (BenchError, BundleError, DataError, StartupError) as error:
         print(f"working_size: {error}", file=sys.stderr)  # noqa: T201
         return FAILED
     text = as_markdown(rows)
@@ -139,8 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """Returns a table of rows that all have the same keys."""
-    names = list(rows[0]) if rows else []
+    """Returns a table of rows, at least one, that all have the same keys."""
+    names = list(rows[0])
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     return "\n".join(lines + [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows])
 
@@ -174,9 +182,9 @@ def _times(engines: Sequence[Engine], options: argparse.Namespace) -> Iterator[R
                 "pair": str(Size(*a.shape)),
                 "working size": size,
                 "step": step,
-                "median, s": found.median,
-                "low, s": found.low,
-                "high, s": found.high,
+                "median, CPU s": found.median,
+                "low, CPU s": found.low,
+                "high, CPU s": found.high,
             }
 
 
@@ -190,8 +198,19 @@ def _fuse(engine: Engine, a: Plane, b: Plane) -> Plane:
     return engine.run([engine.job(a, b, edit)])[0].luma
 
 
+def _processor_time(work: Callable[[], object]) -> Sample:
+    """Returns the CPU seconds of all threads: what other programs take meanwhile does not count."""
+    started = time.process_time()
+    work()
+    return {WHOLE: time.process_time() - started}
+
+
 def _there_and_back(a: Plane, b: Plane, size: Size, fused: Plane) -> Plane:
     return enlarge(a, b, reduce_plane(a, size), reduce_plane(b, size), fused)
+
+
+def _likeness(expected: Grey, found: Grey) -> list[float]:
+    return [TRUTH_METRICS[name](expected, found) for name in ("PSNR_truth", "SSIM_truth")]
 
 
 def _kept(pair: Pair, fused: Grey) -> list[float]:
