@@ -92,7 +92,7 @@ def _fit(a: Plane, b: Plane, fused: Plane, guess_a: Plane, guess_b: Plane) -> tu
         # Least squares, with ``pull`` times the squared distance of the gains from the guess added.
         in_a, in_b = aa + pull, bb + pull
         with_a, with_b = af + pull * guess_a, bf + pull * guess_b
-        determinant = in_a * in_b - ab * ab
+        determinant: Plane = in_a * in_b - ab * ab
         return (with_a * in_b - with_b * ab) / determinant, (with_b * in_a - with_a * ab) / determinant
 
     gain_a, gain_b = solve(NOISE)

@@ -5,7 +5,8 @@
 
 Three ways back to full size are compared: the fused picture enlarged, the same with the larger of both sources' lost
 detail at each pixel, and the guided step of the service. A further row compares the fused reduced pair with the
-reduced copy of the full result: how far the model itself depends on the size. Prints the table and writes it as Markdown and JSON.
+reduced copy of the full result: how far the model itself depends on the size. Prints the table and writes it as
+Markdown and JSON.
 """
 
 from __future__ import annotations
