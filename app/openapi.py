@@ -14,6 +14,7 @@ from app.deadlines import TIMEOUT_HEADER
 from app.levels import RangeRule
 from app.options import DEFAULT_QUALITY
 from app.schemas import Problem
+from app.working import LEAST_SIDE, MOST_SIDE, NATIVE
 
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 UNEXPECTED = {500: "The service failed; the reason is in its log under the request id."}
@@ -42,12 +43,15 @@ class DescribedApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Returns the OpenAPI document, made once."""
         if self.openapi_schema is None:
-            self.openapi_schema = describe(self, self.state.service.catalog)
+            self.openapi_schema = describe(self, self.state.service.catalog, self.state.service.settings.max_side)
         return self.openapi_schema
 
 
-def describe(app: FastAPI, catalog: Catalog) -> dict[str, Any]:
-    """Returns the OpenAPI document of an app, with the edit slots and names of the loaded models."""
+def describe(app: FastAPI, catalog: Catalog, max_side: int) -> dict[str, Any]:
+    """Returns the OpenAPI document of an app, with the edit slots and names of the loaded models.
+
+    ``max_side`` is what a request gets that does not name one.
+    """
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     schemas = document["components"]["schemas"]
     schemas["Problem"] = Problem.model_json_schema()
@@ -56,7 +60,7 @@ def describe(app: FastAPI, catalog: Catalog) -> dict[str, Any]:
     for path, calls in document["paths"].items():
         for method, call in calls.items():
             _describe_errors(call, CALL_ERRORS.get((path, method), {}) | UNEXPECTED)
-    _describe_fuse(document["paths"]["/fuse"]["post"], catalog)
+    _describe_fuse(document["paths"]["/fuse"]["post"], catalog, max_side)
     document["paths"]["/models/{name}"]["get"]["parameters"][0]["example"] = catalog.default
     document["paths"]["/metrics"]["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     return document
@@ -69,11 +73,11 @@ def _describe_errors(call: dict[str, Any], errors: dict[int, str]) -> None:
         call["responses"][str(status)] = {"description": description, "content": content}
 
 
-def _describe_fuse(call: dict[str, Any], catalog: Catalog) -> None:
+def _describe_fuse(call: dict[str, Any], catalog: Catalog, max_side: int) -> None:
     form: dict[str, Any] = {
         "type": "object",
         "required": ["image_a", "image_b"],
-        "properties": _fields(catalog),
+        "properties": _fields(catalog, max_side),
     }
     form["additionalProperties"] = False
     call["parameters"] = [
@@ -91,8 +95,11 @@ def _describe_fuse(call: dict[str, Any], catalog: Catalog) -> None:
         "description": "The fused image, of the size of the sources.",
         "content": dict.fromkeys(MEDIA_TYPES.values(), picture),
         "headers": {
-            "Server-Timing": _header("Milliseconds of decode, queue, encode_code, fuse and encode."),
+            "Server-Timing": _header(
+                "Milliseconds of decode, queue, encode_code, fuse, guide (if the pair was reduced) and encode."
+            ),
             "X-Pairfuse-Model": _header("The model that made the image."),
+            "X-Pairfuse-Working-Size": _header("Width and height at which the model saw the pair, as `1024x576`."),
             "X-Request-ID": _header("Id of the request: the caller's if it sent a sane one, else a new one."),
         },
     }
@@ -103,7 +110,7 @@ def _header(description: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}}
 
 
-def _fields(catalog: Catalog) -> dict[str, Any]:
+def _fields(catalog: Catalog, max_side: int) -> dict[str, Any]:
     default = catalog.get(None).card
     fields: dict[str, Any] = {
         "image_a": _file(default.tasks[0].image_a),
@@ -138,6 +145,14 @@ def _fields(catalog: Catalog) -> dict[str, Any]:
         "How 16-bit, 32-bit and float grey images are scaled: by their 0.1th and 99.9th percentile, "
         "or by their full range.",
     )
+    fields["max_side"] = {
+        "type": "integer",
+        "anyOf": [{"const": NATIVE}, {"minimum": LEAST_SIDE, "maximum": MOST_SIDE}],
+        "default": max_side,
+        "description": f"Longest side at which the model sees the pair: 0 as it is, else {LEAST_SIDE} or more. Of a "
+        "larger pair it sees a reduced copy; the result has full size and the detail of both sources.",
+        "examples": [1024],
+    }
     return fields
 
 

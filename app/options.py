@@ -13,8 +13,9 @@ from app.codec import OutputFormat
 from app.color import ColorRule
 from app.errors import BadFieldError
 from app.levels import RangeRule
+from app.working import LEAST_SIDE, MOST_SIDE, NATIVE, is_max_side
 
-PLAIN_FIELDS = ("model", "strength", "color", "format", "quality", "range16")
+PLAIN_FIELDS = ("model", "strength", "color", "format", "quality", "range16", "max_side")
 DEFAULT_QUALITY = 90
 
 T = TypeVar("T", bound=str)
@@ -31,6 +32,7 @@ class FuseOptions:
         format: File format of the answer.
         quality: 1–100, for jpeg and webp.
         range16: How values deeper than 8 bits are scaled.
+        max_side: Longest side at which the model sees the pair; 0: as it is.
     """
 
     model: str
@@ -39,14 +41,16 @@ class FuseOptions:
     format: OutputFormat = "png"
     quality: int = DEFAULT_QUALITY
     range16: RangeRule = "stretch"
+    max_side: int = NATIVE
 
 
-def read_options(fields: Mapping[str, str], catalog: Catalog) -> FuseOptions:
+def read_options(fields: Mapping[str, str], catalog: Catalog, max_side: int = NATIVE) -> FuseOptions:
     """Checks the text fields of a request.
 
     Args:
         fields: Field values by name. An edit slot of the chosen model is a field of its own.
         catalog: The loaded models.
+        max_side: What counts if the field of this name is not given.
 
     Raises:
         UnknownModelError: The model is not loaded.
@@ -61,7 +65,8 @@ def read_options(fields: Mapping[str, str], catalog: Catalog) -> FuseOptions:
     color: ColorRule = _choice(fields, "color", get_args(ColorRule), "auto")
     output: OutputFormat = _choice(fields, "format", get_args(OutputFormat), "png")
     range16: RangeRule = _choice(fields, "range16", get_args(RangeRule), "stretch")
-    return FuseOptions(card.name, _edit(fields, card), color, output, _quality(fields), range16)
+    side = _max_side(fields, max_side)
+    return FuseOptions(card.name, _edit(fields, card), color, output, _quality(fields), range16, side)
 
 
 def _edit(fields: Mapping[str, str], card: ModelCard) -> tuple[float, ...]:
@@ -94,10 +99,25 @@ def _number(fields: Mapping[str, str], name: str, maximum: float) -> float:
 
 def _quality(fields: Mapping[str, str]) -> int:
     text = fields.get("quality", str(DEFAULT_QUALITY))
-    # isdecimal alone would take digits of other scripts, and int alone "1_0" and signs.
-    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= 100):
+    value = _whole(text)
+    if value is None or not 1 <= value <= 100:
         raise BadFieldError("quality", f"{text[:40]!r} is not such a number.", allowed="a whole number from 1 to 100")
-    return int(text)
+    return value
+
+
+def _max_side(fields: Mapping[str, str], default: int) -> int:
+    text = fields.get("max_side", str(default))
+    value = _whole(text)
+    if value is None or not is_max_side(value):
+        allowed = f"0 for the full size, or a whole number of pixels from {LEAST_SIDE} to {MOST_SIDE}"
+        raise BadFieldError("max_side", f"{text[:40]!r} is not such a number.", allowed=allowed)
+    return value
+
+
+def _whole(text: str) -> int | None:
+    """Returns the number that a few plain digits make, else None."""
+    # isdecimal alone would take digits of other scripts, and int alone "1_0" and signs.
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 5 else None
 
 
 def _choice(fields: Mapping[str, str], name: str, choices: tuple[T, ...], default: T) -> T:

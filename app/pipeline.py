@@ -1,8 +1,9 @@
 """The one straight line from two files to one file; the server and the command line both go through it.
 
-open → decode → (queue) → encode codes → fuse → colour → encode. Decoding and encoding run in a pool of
-threads, the model in the thread of its batcher, and nothing of it on the event loop. The model fuses
-luminance, or red, green and blue as three pairs.
+open → decode → (reduce) → (queue) → encode codes → fuse → (guide) → colour → encode. What is not the model
+runs in a pool of threads, the model in the thread of its batcher, and nothing of it on the event loop. The
+model fuses luminance, or red, green and blue as three pairs; of a pair that is larger than the working size
+it sees a reduced copy.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from app import codec
 from app.batcher import Batcher
 from app.card import ModelCard
 from app.catalog import Catalog
-from app.color import CHANNELS, join_color, stack_channels
+from app.color import CHANNELS, Plane, join_color, stack_channels
 from app.deadlines import TIMEOUT_HEADER
-from app.engine import Engine, Fused, Job
+from app.engine import Engine, Job
 from app.errors import BadPairError, DeadlineError, TooLargeError
 from app.gate import Gate
+from app.guided import enlarge
 from app.options import FuseOptions
 from app.settings import Settings
 from app.telemetry import Telemetry
 from app.turns import Device, Share
 from app.waiting import BatchLimits
+from app.working import Size, fitting_side, reduce_plane, working_size
 
 T = TypeVar("T")
 
@@ -47,8 +50,9 @@ class FuseResult:
         model: Name of the model that made it.
         width: Width in pixels.
         height: Height in pixels.
-        seconds: Time of each stage: decode, queue, encode_code, fuse, encode; queue ends with the first run, the two
-            after it are sums over all runs.
+        working: Size at which the model saw the pair.
+        seconds: Time of each stage in their order: decode, queue, encode_code, fuse, guide if the model saw a reduced
+            copy, encode; queue ends with the first run, the two after it are sums over all runs.
     """
 
     body: bytes
@@ -56,6 +60,7 @@ class FuseResult:
     model: str
     width: int
     height: int
+    working: Size
     seconds: dict[str, float]
 
 
@@ -129,7 +134,7 @@ class Pipeline:
         batcher = self._batchers[engine.card.name]
         # Before the pair costs anything; whether colour makes three of it shows later.
         batcher.check_room(1, expires_at)
-        images = await self._in_pool(self._open_pair, file_a, file_b, engine.card)
+        images = await self._in_pool(self._open_pair, file_a, file_b, engine.card, options.max_side)
         # Whether there is colour shows only when the pixels are read, and then room must have been held.
         planes = CHANNELS if options.color == "rgb" else 1
         with self._gate.hold_pixels(planes * sum(image.width * image.height for image in images)):
@@ -138,31 +143,42 @@ class Pipeline:
                 self._in_pool(codec.decode, images[1], "image_b", options.range16),
             )
             _check_pair(first, second, engine.card, options)
-            jobs = await self._in_pool(_jobs, engine, first, second, options)
+            native = Size(*first.luma.shape)
+            working = working_size(native, options.max_side, engine.card.size)
+            channels = _channels(first, second, options)
+            jobs = await self._in_pool(_jobs, engine, first, second, options, channels, working)
             decoded = time.perf_counter()
             results = await batcher.submit(*jobs, expires_at=expires_at)
             ran = time.perf_counter()
-            body = await self._in_pool(_finish, [fused for fused, _ in results], first, second, options)
-        runs = {waited: fused for fused, waited in results}  # Jobs that waited equally long shared a run.
+            fused = [result.luma for result, _ in results]
+            if working != native:
+                todo = zip(channels, jobs, fused, strict=True)
+                fused = await asyncio.gather(*(self._in_pool(_enlarge, first, second, *each) for each in todo))
+            guided = time.perf_counter()
+            body = await self._in_pool(_finish, fused, first, second, options)
+        runs = {waited: result for result, waited in results}  # Jobs that waited equally long shared a run.
         seconds = {
             "decode": decoded - started,
             "queue": min(runs),
-            "encode_code": sum(fused.encode_s for fused in runs.values()),
-            "fuse": sum(fused.fuse_s for fused in runs.values()),
-            "encode": time.perf_counter() - ran,
+            "encode_code": sum(run.encode_s for run in runs.values()),
+            "fuse": sum(run.fuse_s for run in runs.values()),
+            **({"guide": guided - ran} if working != native else {}),
+            "encode": time.perf_counter() - guided,
         }
         self._telemetry.observe_stages(seconds)
-        height, width = jobs[0].size
-        self._telemetry.pixels.inc(height * width)
-        return FuseResult(body, codec.MEDIA_TYPES[options.format], engine.card.name, width, height, seconds)
+        self._telemetry.pixels.inc(native.pixels)
+        media_type = codec.MEDIA_TYPES[options.format]
+        return FuseResult(body, media_type, engine.card.name, native.width, native.height, working, seconds)
 
-    def _open_pair(self, file_a: bytes, file_b: bytes, card: ModelCard) -> tuple[Image.Image, Image.Image]:
+    def _open_pair(
+        self, file_a: bytes, file_b: bytes, card: ModelCard, max_side: int
+    ) -> tuple[Image.Image, Image.Image]:
         pair = (
             codec.open_image(file_a, "image_a", self._settings.max_pixels),
             codec.open_image(file_b, "image_b", self._settings.max_pixels),
         )
         for image, field in zip(pair, ("image_a", "image_b"), strict=True):
-            _check_limits(image, field, card)
+            _check_limits(image, field, card, max_side)
         return pair
 
     def _batcher(self, engine: Engine, device: Device) -> Batcher:
@@ -182,14 +198,18 @@ class Pipeline:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
 
 
-def _check_limits(image: Image.Image, field: str, card: ModelCard) -> None:
-    """Refuses an image whose size the model cannot take."""
+def _check_limits(image: Image.Image, field: str, card: ModelCard, max_side: int) -> None:
+    """Refuses an image that the model cannot take at its working size."""
     size = f"{field} is {image.width}×{image.height} pixels"
     if min(image.size) < card.size.min_side:
         raise BadPairError(f"{size}; {card.name} needs at least {card.size.min_side} a side. Send a larger image.")
-    if image.width * image.height > card.size.max_pixels:
-        raise TooLargeError(f"{size}; {card.name} takes at most {card.size.max_pixels} in all. Send a smaller image.")
-    if image.width % card.size.multiple or image.height % card.size.multiple:
+    native = Size(image.height, image.width)
+    working = working_size(native, max_side, card.size)
+    if working.pixels > card.size.max_pixels:
+        side = fitting_side(native, card.size)
+        cure = "Send a smaller image" + (f", or max_side={side} to have it see a reduced copy" if side else "")
+        raise TooLargeError(f"{size}; {card.name} takes at most {card.size.max_pixels} in all. {cure}.")
+    if working.width % card.size.multiple or working.height % card.size.multiple:
         raise BadPairError(
             f"{size}; {card.name} needs sides that are multiples of {card.size.multiple}. Crop the pair."
         )
@@ -207,15 +227,43 @@ def _check_pair(first: codec.Decoded, second: codec.Decoded, card: ModelCard, op
     codec.check_output_size(options.format, width_a, height_a)
 
 
-def _jobs(engine: Engine, first: codec.Decoded, second: codec.Decoded, options: FuseOptions) -> list[Job]:
-    """Makes one job of both luminances, or one of each channel if colour is there and is to be fused too."""
+def _channels(first: codec.Decoded, second: codec.Decoded, options: FuseOptions) -> Sequence[int | None]:
+    """Returns what of the pair is fused: None is luminance, 0 to 2 are red, green and blue where there is colour."""
     if options.color != "rgb" or (first.rgb is None and second.rgb is None):
-        return [engine.job(first.luma, second.luma, options.edit)]
-    return [engine.job(first.channel(index), second.channel(index), options.edit) for index in range(CHANNELS)]
+        return (None,)
+    return range(CHANNELS)
 
 
-def _finish(fused: Sequence[Fused], first: codec.Decoded, second: codec.Decoded, options: FuseOptions) -> bytes:
-    planes = [each.luma for each in fused]
+def _planes(first: codec.Decoded, second: codec.Decoded, channel: int | None) -> tuple[Plane, Plane]:
+    if channel is None:
+        return first.luma, second.luma
+    return first.channel(channel), second.channel(channel)
+
+
+def _jobs(
+    engine: Engine,
+    first: codec.Decoded,
+    second: codec.Decoded,
+    options: FuseOptions,
+    channels: Sequence[int | None],
+    working: Size,
+) -> list[Job]:
+    """Makes a job of each channel, at the working size."""
+    jobs = []
+    for channel in channels:
+        a, b = _planes(first, second, channel)
+        if working != a.shape:
+            a, b = reduce_plane(a, working), reduce_plane(b, working)
+        jobs.append(engine.job(a, b, options.edit))
+    return jobs
+
+
+def _enlarge(first: codec.Decoded, second: codec.Decoded, channel: int | None, job: Job, fused: Plane) -> Plane:
+    """Brings a fused channel to the size of the pair."""
+    return enlarge(*_planes(first, second, channel), job.a, job.b, fused)
+
+
+def _finish(planes: Sequence[Plane], first: codec.Decoded, second: codec.Decoded, options: FuseOptions) -> bytes:
     if len(planes) == CHANNELS:
         pixels = stack_channels(*planes)
     else:

@@ -21,7 +21,6 @@ from app.service import Service
 T = TypeVar("T")
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-STAGES = ("decode", "queue", "encode_code", "fuse", "encode")
 
 router = APIRouter()
 
@@ -39,11 +38,15 @@ async def fuse(request: Request) -> Response:
     with service.gate.upload() as grow:
         form = await read_form(request, settings.max_upload_bytes, settings.upload_timeout_s, grow)
         request.state.model = service.catalog.get(form.fields.get("model")).card.name
-        options = read_options(form.fields, service.catalog)
+        options = read_options(form.fields, service.catalog, settings.max_side)
         with service.gate.admit():
             work = service.pipeline.fuse(form.image_a, form.image_b, options, timeout_s)
             result = await _unless_gone(request, work)
-    headers = {"Server-Timing": _server_timing(result), "X-Pairfuse-Model": result.model}
+    headers = {
+        "Server-Timing": _server_timing(result),
+        "X-Pairfuse-Model": result.model,
+        "X-Pairfuse-Working-Size": str(result.working),
+    }
     held = service.gate.answer(len(result.body))
     return PictureResponse(result.body, result.media_type, headers, held, settings.send_timeout_s)
 
@@ -109,7 +112,7 @@ def _info(engine: Engine, default: str) -> schemas.ModelInfo:
 
 
 def _server_timing(result: FuseResult) -> str:
-    return ", ".join(f"{stage};dur={result.seconds[stage] * 1000:.2f}" for stage in STAGES)
+    return ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in result.seconds.items())
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cores import usable_cores
+from app.working import LEAST_SIDE, MOST_SIDE, NATIVE, is_max_side
 
 CLONE_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
+
+def _check_max_side(value: int) -> int:
+    if not is_max_side(value):
+        raise ValueError(f"must be 0 for the full size, or from {LEAST_SIDE} to {MOST_SIDE}")
+    return value
 
 
 class Settings(BaseSettings):
@@ -39,6 +46,10 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port that `pairfuse serve` listens on.")
     max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="Largest request body, in bytes.")
     max_pixels: int = Field(8_400_000, ge=1024, description="Most pixels of one image, checked before it is decoded.")
+    max_side: Annotated[int, AfterValidator(_check_max_side)] = Field(
+        NATIVE,
+        description="Longest side at which models see a pair whose request names no `max_side`. 0: as it is.",
+    )
     max_inflight: int = Field(64, ge=1, description="Most requests at once whose body has arrived.")
     max_body_bytes: int = Field(
         512 * 2**20,

@@ -196,3 +196,32 @@ def test_missing_onnxruntime_ends_with_one_line(run, monkeypatch):
     assert code == 1
     assert errors.count("\n") == 1
     assert "pip install" in errors
+
+
+def test_a_reduced_working_size(run, tmp_path, picture, to_file, monkeypatch):
+    paths = []
+    for seed in (1, 2):
+        paths.append(tmp_path / f"{seed}.png")
+        paths[-1].write_bytes(to_file(picture(200, 300, seed, color=False)))
+    outputs = [tmp_path / name for name in ("whole.png", "reduced.png", "set.png")]
+    assert run("fuse", *paths, "-o", outputs[0], "--model", "plain")[0] == 0
+    assert run("fuse", *paths, "-o", outputs[1], "--model", "plain", "--max-side", "100")[0] == 0
+    monkeypatch.setenv("PAIRFUSE_MAX_SIDE", "100")
+    assert run("fuse", *paths, "-o", outputs[2], "--model", "plain")[0] == 0
+    whole, reduced, by_setting = (np.asarray(Image.open(path)).astype(int) for path in outputs)
+    assert 0 < np.abs(whole - reduced).max() <= 8
+    np.testing.assert_array_equal(reduced, by_setting)
+
+
+def test_a_bad_working_size_ends_with_the_good_ones(run, files, tmp_path):
+    code, _, errors = run("fuse", *files, "-o", tmp_path / "f.png", "--max-side", "7")
+    assert code == 1
+    assert "max_side: '7'" in errors
+    assert "from 64 to 65535" in errors
+
+
+def test_a_folder_of_another_working_size_is_not_mixed(run, folders):
+    assert run("fuse-dir", *folders[:2], "-o", folders[2], "--max-side", "64")[0] == 0
+    code, _, errors = run("fuse-dir", *folders[:2], "-o", folders[2])
+    assert code == 2
+    assert "other options" in errors

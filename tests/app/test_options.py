@@ -79,3 +79,19 @@ def test_unknown_fields_are_named(catalog):
 def test_unknown_models_list_the_known(catalog):
     with pytest.raises(UnknownModelError, match="coded, moody, plain"):
         read_options({"model": "titan"}, catalog)
+
+
+@pytest.mark.parametrize(("text", "side"), [("0", 0), ("64", 64), ("1024", 1024), ("65535", 65535), ("00640", 640)])
+def test_working_resolutions(catalog, text, side):
+    assert read_options({"max_side": text}, catalog, 2048).max_side == side
+
+
+def test_the_working_resolution_of_the_service_is_the_default(catalog):
+    assert read_options({}, catalog, 2048).max_side == 2048
+    assert read_options({}, catalog).max_side == 0
+
+
+@pytest.mark.parametrize("text", ["63", "65536", "-64", "64.5", "", "x", "٦٤", "6_4", "9" * 5000])
+def test_bad_working_resolutions(catalog, text):
+    with pytest.raises(BadFieldError, match="0 for the full size, or a whole number of pixels from 64 to 65535"):
+        read_options({"max_side": text}, catalog)

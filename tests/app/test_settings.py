@@ -41,3 +41,10 @@ def test_zero_means_the_usable_cores():
 def test_the_documentation_holds_the_table():
     page = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
     assert settings_table() in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["1", "63", "65536", "-1", "half"])
+def test_a_working_resolution_out_of_bounds_is_an_error(monkeypatch, text):
+    monkeypatch.setenv("PAIRFUSE_MAX_SIDE", text)
+    with pytest.raises(ValidationError, match="max_side"):
+        Settings()

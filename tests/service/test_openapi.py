@@ -28,7 +28,7 @@ def test_the_form_is_described_with_the_slots_of_the_models(service):
     assert (fields["sharpen"]["maximum"], fields["sharpen"]["default"]) == (2, 1)
     assert set(fields) == {
         *("image_a", "image_b", "model", "strength", "sharpen", "smooth", "delay", "fault"),
-        *("color", "format", "quality", "range16"),
+        *("color", "format", "quality", "range16", "max_side"),
     }
     assert all(field["description"] for field in fields.values())
     (header,) = call["parameters"]
