@@ -138,8 +138,8 @@ def first_answer(port: int, bodies: str) -> bytes:
     """Returns the body of the answer to the first form of a name, whatever its status."""
 
     async def ask() -> bytes:
-        post = {"data": _BODIES[bodies][0], "headers": HEADERS}
-        async with _session(port) as session, session.post("/fuse", **post) as answer:
+        body = _BODIES[bodies][0]
+        async with _session(port) as session, session.post("/fuse", data=body, headers=HEADERS) as answer:
             return await answer.read()
 
     return asyncio.run(ask())
