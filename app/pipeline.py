@@ -136,8 +136,8 @@ class Pipeline:
         batcher.check_room(1, expires_at)
         images = await self._in_pool(self._open_pair, file_a, file_b, engine.card, options.max_side)
         # Whether there is colour shows only when the pixels are read, and then room must have been held.
-        planes = CHANNELS if options.color == "rgb" else 1
-        with self._gate.hold_pixels(planes * sum(image.width * image.height for image in images)):
+        held = CHANNELS if options.color == "rgb" else 1
+        with self._gate.hold_pixels(held * sum(image.width * image.height for image in images)):
             first, second = await asyncio.gather(
                 self._in_pool(codec.decode, images[0], "image_a", options.range16),
                 self._in_pool(codec.decode, images[1], "image_b", options.range16),

@@ -76,8 +76,8 @@ def enlarged(a: Plane, b: Plane, low_a: Plane, low_b: Plane, low_fused: Plane) -
 def larger_detail(a: Plane, b: Plane, low_a: Plane, low_b: Plane, low_fused: Plane) -> Plane:
     """Returns the fused picture enlarged, plus the larger of what both sources lost at each pixel."""
     lost_a, lost_b = a - _stretch(low_a, a), b - _stretch(low_b, b)
-    larger: Plane = np.where(np.abs(lost_a) > np.abs(lost_b), lost_a, lost_b)
-    return _stretch(low_fused, a) + larger
+    fused: Plane = _stretch(low_fused, a) + np.where(np.abs(lost_a) > np.abs(lost_b), lost_a, lost_b)
+    return fused
 
 
 WAYS: dict[str, Callable[[Plane, Plane, Plane, Plane, Plane], Plane]] = {
