@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.service.conftest import running_service
+from tests.service.conftest import READY_SECONDS, running_service
 from tests.service.test_trouble import form, status_of
 
 LONG = 60  # Rounds of the moody model's loop, in thousands.
@@ -37,7 +37,7 @@ def scratch(tmp_path, monkeypatch):
 def service(start_service, scratch):
     """A service with two workers, both of which listen."""
     live = start_service(workers=2, threads=1)
-    live.until(lambda: len(ready_pids(live)) == 2)
+    live.until(lambda: len(ready_pids(live)) == 2, READY_SECONDS)
     return live
 
 
@@ -45,7 +45,7 @@ def service(start_service, scratch):
 def shared(weights, tmp_path_factory):
     """A service with two workers for tests that do it no harm."""
     with running_service(weights, tmp_path_factory.mktemp("workers") / "log", workers=2, threads=1) as live:
-        live.until(lambda: len(ready_pids(live)) == 2)
+        live.until(lambda: len(ready_pids(live)) == 2, READY_SECONDS)
         yield live
 
 
@@ -132,6 +132,7 @@ def test_one_worker_and_several_have_the_same_metrics(shared, weights, tmp_path,
         names = []
         for live in (shared, alone):
             assert fuse(live, pair).status_code == 200
+            assert fuse(live, (b"no image", pair[1])).status_code == 400
             bare = {name.split("{")[0] for name in samples(live)}
             names.append({name for name in bare if not name.endswith("_created")})
     assert names[0] == names[1]
@@ -202,15 +203,15 @@ def test_a_worker_that_cannot_start_is_tried_again_later_and_later(tmp_path, scr
     folder, away = tmp_path / "weights", tmp_path / "away"
     shutil.copytree(weights, folder)
     with running_service(folder, tmp_path / "log", workers=2) as live:
-        live.until(lambda: len(ready_pids(live)) == 2)
+        live.until(lambda: len(ready_pids(live)) == 2, READY_SECONDS)
         folder.rename(away)
         os.kill(ready_pids(live)[1], signal.SIGKILL)
         for count in (1, 2, 3):
-            live.until(lambda count=count: len(events(live, "worker ended")) == count)
+            live.until(lambda count=count: len(events(live, "worker ended")) == count, READY_SECONDS)
         assert [entry["restart_in_s"] for entry in events(live, "worker ended")] == [0, 1, 2]
         assert fuse(live, pair).status_code == 200
         away.rename(folder)
-        live.until(lambda: len(ready_pids(live)) == 3)
+        live.until(lambda: len(ready_pids(live)) == 3, 2 * READY_SECONDS)
         assert live.stop() == 0
 
 
