@@ -47,6 +47,7 @@ def shared(weights, tmp_path_factory):
     with running_service(weights, tmp_path_factory.mktemp("workers") / "log", workers=2, threads=1) as live:
         live.until(lambda: len(ready_pids(live)) == 2, READY_SECONDS)
         yield live
+        assert live.stop() == 0
 
 
 def events(live, message):
