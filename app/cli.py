@@ -45,10 +45,14 @@ def serve(
     """Starts the HTTP service."""
     # Imported here: the other commands need no web framework, and start faster without.
     from app.server import serve as run_server  # noqa: PLC0415
+    from app.supervisor import run_workers  # noqa: PLC0415
 
     settings = Settings(**_given(host=host, port=port))
-    configure_logs(settings.log_level)
-    run_server(settings)
+    configure_logs(settings.log_level, settings.log_format)
+    if settings.workers == 1:
+        run_server(settings)
+    elif code := run_workers(settings):
+        raise typer.Exit(code)
 
 
 @cli.command()

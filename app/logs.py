@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, with the id of the request that it belongs to."""
+"""Logs on standard error: one line an event, as JSON or as text, with the id of the request that it belongs to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import secrets
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
+
+from app.tracing import current_trace_id
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -29,32 +31,64 @@ def choose_request_id(offered: str | None) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object; fields given as ``extra`` become members."""
+    """Formats a record as one JSON object; fields given as ``extra`` become members.
+
+    Args:
+        worker: Number of this worker process, shown in each line; None if there is only one process.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._always = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line without its end."""
+        return json.dumps(self._entry(record), default=str, ensure_ascii=False)
+
+    def _entry(self, record: logging.LogRecord) -> dict[str, Any]:
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-        }
+        } | self._always
         if current := request_id.get():
             entry["request_id"] = current
+        if trace := current_trace_id():
+            entry["trace_id"] = trace
         entry |= {key: value for key, value in vars(record).items() if key not in _PLAIN_RECORD}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        return entry
 
 
-def configure_logs(level: str) -> None:
-    """Sends every log line and warning of the process to standard error as JSON.
+class TextFormatter(JsonFormatter):
+    """Formats a record as time, level, logger and message, then the other fields as KEY=VALUE; an exception follows."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line without its end; only an exception makes it more than one."""
+        entry = self._entry(record)
+        exception = entry.pop("exception", "")
+        head = [entry.pop("time"), f"{entry.pop('level'):<8}", entry.pop("logger"), _one_line(entry.pop("message"))]
+        fields = [f"{key}={_one_line(value)}" for key, value in entry.items()]
+        return " ".join(head + fields) + (f"\n{exception}" if exception else "")
+
+
+def _one_line(value: object) -> str:
+    """Returns a value with its control characters escaped: what a caller sent must not look like a line of its own."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value))
+
+
+def configure_logs(level: str, form: str = "json", worker: int | None = None) -> None:
+    """Sends every log line and warning of the process to standard error.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
+        form: ``json`` or ``text``.
+        worker: Number of this worker process, if there are several.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(TextFormatter(worker) if form == "text" else JsonFormatter(worker))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(True)
     logging.getLogger("PIL").setLevel(logging.WARNING)  # Pillow's debug lines name every chunk of every image.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -14,8 +13,6 @@ from starlette.responses import JSONResponse
 
 from app.errors import ClientGoneError, ProblemError, plain_problem, problem_document
 from app.logs import request_id
-
-log = logging.getLogger(__name__)
 
 
 class ProblemResponse(JSONResponse):
@@ -41,7 +38,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 async def _on_problem(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, ProblemError)
     request.app.state.service.telemetry.rejected.labels(error.slug).inc()
-    log.info("request refused", extra={"reason": error.slug, "detail": error.detail})
+    request.state.refused = {"reason": error.slug, "detail": error.detail}
     return ProblemResponse(problem_document(error, request_id.get()), error.status, error.headers)
 
 

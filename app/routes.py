@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
@@ -17,6 +18,7 @@ from app.forms import read_form
 from app.options import read_options
 from app.pipeline import FuseResult
 from app.service import Service
+from app.tracing import trace_stages
 
 T = TypeVar("T")
 
@@ -40,8 +42,10 @@ async def fuse(request: Request) -> Response:
         request.state.model = service.catalog.get(form.fields.get("model")).card.name
         options = read_options(form.fields, service.catalog, settings.max_side)
         with service.gate.admit():
+            begun = time.time_ns()
             work = service.pipeline.fuse(form.image_a, form.image_b, options, timeout_s)
             result = await _unless_gone(request, work)
+    _report(request, result, begun)
     headers = {
         "Server-Timing": _server_timing(result),
         "X-Pairfuse-Model": result.model,
@@ -109,6 +113,13 @@ def _info(engine: Engine, default: str) -> schemas.ModelInfo:
         fell_back=backend.fell_back,
         default=engine.card.name == default,
     )
+
+
+def _report(request: Request, result: FuseResult, begun_ns: int) -> None:
+    """Leaves what the line in the log tells of a fused pair, and adds its stages to the trace."""
+    size = {"width": result.width, "height": result.height}
+    request.state.fused = size | {f"{stage}_ms": round(seconds * 1000, 2) for stage, seconds in result.seconds.items()}
+    trace_stages(begun_ns, time.time_ns(), result.seconds, model=result.model, **size)
 
 
 def _server_timing(result: FuseResult) -> str:

@@ -13,12 +13,14 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from app.middleware import RequestContext
+from app.middleware import QUIET_PATHS, RequestContext
 from app.openapi import DescribedApp
 from app.problems import install_problem_handlers
 from app.routes import router
 from app.service import Service, build_service
 from app.settings import Settings
+from app.telemetry import Telemetry
+from app.tracing import configure_tracing, tracing_options
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +30,25 @@ DESCRIPTION = """Fuses an aligned pair of images into one.
 """
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, telemetry: Telemetry | None = None) -> FastAPI:
     """Builds the app; its models are loaded and warmed up when this returns.
 
     Args:
         settings: Settings to use; read from the environment without.
+        telemetry: Metrics to use; new ones without.
 
     Raises:
         StartupError: There is nothing to serve, or nothing to run it with.
     """
-    service = build_service(settings or Settings())
+    service = build_service(settings or Settings(), telemetry)
+    configure_tracing()
     app = DescribedApp(
-        title="pairfuse", version="1", description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False
+        title="pairfuse",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        telemetry=tracing_options(QUIET_PATHS),
     )
     app.state.service = service
     app.include_router(router)
@@ -102,7 +111,12 @@ def serve(settings: Settings) -> None:
     """
     log.info("settings", extra=settings.model_dump(mode="json"))
     app = create_app(settings)
-    config = uvicorn.Config(
+    asyncio.run(DrainingServer(server_config(app, settings), app.state.service).serve())
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Returns how uvicorn serves the app."""
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -111,4 +125,3 @@ def serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
-    asyncio.run(DrainingServer(config, app.state.service).serve())

@@ -30,13 +30,17 @@ class Service:
     pipeline: Pipeline
 
 
-def build_service(settings: Settings) -> Service:
+def build_service(settings: Settings, telemetry: Telemetry | None = None) -> Service:
     """Loads and warms up all models.
+
+    Args:
+        settings: What the service is built from.
+        telemetry: Its metrics; new ones without.
 
     Raises:
         StartupError: There is nothing to serve, or nothing to run it with.
     """
-    telemetry = Telemetry()
+    telemetry = telemetry or Telemetry()
     catalog = load_catalog(settings, telemetry)
     gate = Gate(settings.max_inflight, settings.max_inflight_pixels, settings.max_body_bytes, telemetry.inflight)
     pipeline = Pipeline(settings, catalog, telemetry, gate)

@@ -33,14 +33,20 @@ class Settings(BaseSettings):
         "auto",
         description="Where models run. `auto`: CUDA if onnxruntime has it; `cuda`: no start without it.",
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that share the port, each with all models. Every limit below counts for each of them.",
+    )
     threads: int = Field(
-        0, ge=0, le=1024, description="CPU threads of one model run. 0: the cores the process may use."
+        0, ge=0, le=1024, description="CPU threads of one model run. 0: the worker's share of the usable cores."
     )
     codec_threads: int = Field(
         0,
         ge=0,
         le=1024,
-        description="Threads that decode and encode images. 0: the usable cores, at least 2.",
+        description="Threads that decode and encode images. 0: the worker's share of the usable cores, at least 2.",
     )
     host: str = Field("127.0.0.1", description="Address that `pairfuse serve` listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that `pairfuse serve` listens on.")
@@ -103,11 +109,14 @@ class Settings(BaseSettings):
         30.0, ge=0, le=3600, description="Most seconds that SIGTERM waits for running requests."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
+    log_format: Literal["json", "text"] = Field(
+        "json", description="`json`: one object a line, for machines; `text`: one short line, for people."
+    )
 
     @property
     def run_threads(self) -> int:
         """CPU threads of one model run, at least 1."""
-        return self.threads or usable_cores()
+        return self.threads or max(1, usable_cores() // self.workers)
 
     @property
     def longest_deadline_s(self) -> float:
@@ -117,7 +126,7 @@ class Settings(BaseSettings):
     @property
     def codec_pool_size(self) -> int:
         """Threads that decode and encode; at least 2, so that a pair is always decoded side by side."""
-        return self.codec_threads or max(2, usable_cores())
+        return self.codec_threads or max(2, usable_cores() // self.workers)
 
 
 def settings_table() -> str:

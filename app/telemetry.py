@@ -12,12 +12,16 @@ BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 
 
 class Telemetry:
-    """All metrics in a registry of their own, so that two services in one process do not collide."""
+    """All metrics in a registry of their own, so that two services in one process do not collide.
+
+    The modes of the gauges count where several workers share their metrics: waiting pairs and requests add up over
+    the workers that live.
+    """
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self._registry = registry
-        ProcessCollector(registry=registry)
+        self._collect_processes()
         self.requests = Counter(
             "pairfuse_requests",
             "Answered POST /fuse by model and HTTP status.",
@@ -38,8 +42,18 @@ class Telemetry:
             registry=registry,
         )
         self.batch_size = Histogram("pairfuse_batch_size", "Pairs per model run.", buckets=BATCHES, registry=registry)
-        self.queue_depth = Gauge("pairfuse_queue_depth", "Decoded pairs that wait for a run.", registry=registry)
-        self.inflight = Gauge("pairfuse_inflight", "POST /fuse requests in the service.", registry=registry)
+        self.queue_depth = Gauge(
+            "pairfuse_queue_depth",
+            "Decoded pairs that wait for a run.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.inflight = Gauge(
+            "pairfuse_inflight",
+            "POST /fuse requests in the service.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.pixels = Counter("pairfuse_pixels", "Pixels of all fused images.", registry=registry)
         self.rejected = Counter(
             "pairfuse_rejected", "Requests without a picture, by reason.", ["reason"], registry=registry
@@ -49,6 +63,7 @@ class Telemetry:
             "1 for every loaded model.",
             ["model", "backend", "device", "sha256"],
             registry=registry,
+            multiprocess_mode="livemax",
         )
         self.encoder_cache = Counter(
             "pairfuse_encoder_cache", "Code lookups by result: hit or miss.", ["result"], registry=registry
@@ -76,6 +91,10 @@ class Telemetry:
             ["model"],
             registry=registry,
         )
+
+    def _collect_processes(self) -> None:
+        """Adds the memory, CPU time and open files of this process."""
+        ProcessCollector(registry=self._registry)
 
     def count_lookup(self, hit: bool) -> None:
         """Counts one lookup of a code in the cache."""

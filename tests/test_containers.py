@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,17 @@ def used_metrics(expression: str) -> set[str]:
     return set(re.findall(r"\b[a-zA-Z_:][\w:]*\b(?!\s*\()", bare)) - PROMQL_WORDS
 
 
+def rules(file: str) -> list[dict[str, Any]]:
+    return [rule for group in read_yaml(DOCKER / file)["groups"] for rule in group["rules"]]
+
+
 def alert_rules() -> list[dict[str, Any]]:
-    return [rule for group in read_yaml(DOCKER / "alerts.yml")["groups"] for rule in group["rules"]]
+    return rules("alerts.yml")
+
+
+def recorded() -> list[str]:
+    """Returns the names of the recorded series, in their order."""
+    return [rule["record"] for rule in rules("rules.yml")]
 
 
 def dashboards() -> list[dict[str, Any]]:
@@ -82,14 +93,30 @@ def test_served_metrics_has_every_kind() -> None:
 def test_alert_uses_served_metrics_only(rule: dict[str, Any]) -> None:
     used = used_metrics(rule["expr"])
     assert used
-    assert used <= served_metrics()
+    assert used <= served_metrics() | set(recorded())
+
+
+@pytest.mark.parametrize("rule", rules("rules.yml"), ids=lambda rule: rule["record"])
+def test_recording_rule_uses_served_metrics_and_the_rules_above(rule: dict[str, Any]) -> None:
+    used = used_metrics(rule["expr"])
+    assert used
+    assert used <= served_metrics() | set(recorded()[: recorded().index(rule["record"])])
+
+
+def test_every_recorded_series_is_tested_with_and_without_traffic_and_documented() -> None:
+    cases = [case for test in read_yaml(DOCKER / "rules_test.yml")["tests"] for case in test["promql_expr_test"]]
+    values = {name: [case["exp_samples"] for case in cases if case["expr"] == name] for name in recorded()}
+    assert all(any(sample["value"] > 0 for samples in found for sample in samples) for found in values.values())
+    assert all(any(not samples or samples[0]["value"] == 0 for samples in found) for found in values.values())
+    page = (ROOT / "docs/containers.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page or f"`…:{name.rsplit(':', 1)[1]}`" in page for name in recorded())
 
 
 @pytest.mark.parametrize("expression", panel_expressions().values(), ids=panel_expressions())
 def test_panel_uses_served_metrics_only(expression: str) -> None:
     used = used_metrics(expression)
     assert used
-    assert used <= served_metrics()
+    assert used <= served_metrics() | set(recorded())
 
 
 def test_every_metric_of_the_service_is_on_the_dashboard() -> None:
@@ -101,16 +128,19 @@ def test_every_metric_of_the_service_is_on_the_dashboard() -> None:
 
 
 def test_overload_alert_names_the_reason_of_the_service() -> None:
-    rule = next(rule for rule in alert_rules() if rule["alert"] == "PairfuseOverloaded")
+    alert = next(rule for rule in alert_rules() if rule["alert"] == "PairfuseOverloaded")
+    (series,) = used_metrics(alert["expr"])
+    rule = next(rule for rule in rules("rules.yml") if rule["record"] == series)
     assert f'reason="{OverloadedError.slug}"' in rule["expr"]
 
 
 def test_every_alert_is_tested_and_documented() -> None:
-    tests = read_yaml(DOCKER / "alerts_test.yml")["tests"]
-    fired = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case["exp_alerts"]}
+    cases = [case for test in read_yaml(DOCKER / "alerts_test.yml")["tests"] for case in test["alert_rule_test"]]
+    fired = {case["alertname"] for case in cases if case["exp_alerts"]}
+    silent = {case["alertname"] for case in cases if not case["exp_alerts"]}
     alerts = {rule["alert"] for rule in alert_rules()}
     documented = set(re.findall(r"^\| `(Pairfuse\w+)`", (ROOT / "docs/containers.md").read_text(), re.MULTILINE))
-    assert alerts == fired == documented
+    assert alerts == fired == silent == documented
 
 
 def promtool(*arguments: str) -> None:
@@ -125,8 +155,25 @@ def test_promtool_accepts_configuration_and_rules() -> None:
     promtool("check", "config", "prometheus.yml")
 
 
-def test_alerts_fire_when_they_should() -> None:
-    promtool("test", "rules", "alerts_test.yml")
+@pytest.mark.parametrize("tests", ["rules_test.yml", "alerts_test.yml"])
+def test_rules_and_alerts_do_as_their_tests_say(tests: str) -> None:
+    promtool("test", "rules", tests)
+
+
+def test_prometheus_finds_its_rules_in_the_container() -> None:
+    mounted = {volume.split(":")[1] for volume in COMPOSE["services"]["prometheus"]["volumes"]}
+    assert {f"/etc/prometheus/{name}" for name in read_yaml(DOCKER / "prometheus.yml")["rule_files"]} <= mounted
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_panel_and_rule_has_data_in_a_real_prometheus(weights: Path, workers: int) -> None:
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not on PATH")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PAIRFUSE_")}
+    environment |= {"PAIRFUSE_WEIGHTS": str(weights), "PAIRFUSE_DEVICE": "cpu", "PAIRFUSE_WORKERS": str(workers)}
+    command = [sys.executable, str(DOCKER / "check_dashboard.py")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_prometheus_scrapes_the_services_of_compose() -> None:
@@ -231,7 +278,7 @@ def test_image_gets_what_it_needs_and_no_more() -> None:
     assert copied == allowed
     assert all((ROOT / source).exists() for source in copied)
     installs = re.findall(r"pip install (.*?)(?:\\|$)", DOCKERFILE, re.MULTILINE)
-    assert [line.split()[-1] for line in installs] == ["'.[gpu]'", "'.[cpu]'"]
+    assert [line.split()[-1] for line in installs] == ["'.[gpu,otel]'", "'.[cpu,otel]'"]
     assert all("--constraint constraints.txt" in line for line in installs)
 
 

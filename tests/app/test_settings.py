@@ -38,6 +38,15 @@ def test_zero_means_the_usable_cores():
     assert Settings(codec_threads=0).codec_pool_size >= 2
 
 
+@pytest.mark.parametrize(("workers", "runs", "codecs"), [(1, 8, 8), (2, 4, 4), (3, 2, 2), (8, 1, 2), (64, 1, 2)])
+def test_workers_share_the_cores(monkeypatch, workers, runs, codecs):
+    monkeypatch.setattr("app.settings.usable_cores", lambda: 8)
+    settings = Settings(workers=workers)
+    assert (settings.run_threads, settings.codec_pool_size) == (runs, codecs)
+    assert Settings(workers=workers, threads=5, codec_threads=6).run_threads == 5
+    assert Settings(workers=workers, threads=5, codec_threads=6).codec_pool_size == 6
+
+
 def test_the_documentation_holds_the_table():
     page = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
     assert settings_table() in page.read_text(encoding="utf-8")

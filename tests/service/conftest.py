@@ -50,9 +50,9 @@ class Live:
                 return float(line.split()[-1])
         return 0.0
 
-    def until(self, condition: Callable[[], bool]) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 30) -> None:
         """Waits for a condition, with a bound."""
-        ends_at = time.monotonic() + 30
+        ends_at = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < ends_at, f"waited in vain; log:\n{self.log.read_text()[-3000:]}"
             time.sleep(0.005)
