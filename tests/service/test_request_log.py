@@ -9,15 +9,22 @@ import pytest
 STAGES = ["decode_ms", "queue_ms", "encode_code_ms", "fuse_ms", "encode_ms"]
 
 
-def lines_of(service, response):
-    """Returns the log entries of a request."""
-    entries = [json.loads(line) for line in service.log.read_text().splitlines()]
-    return [entry for entry in entries if entry.get("request_id") == response.headers["x-request-id"]]
+def lines_so_far(service, response):
+    """Returns the whole lines in the log that name a request."""
+    lines = service.log.read_text().splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n") and response.headers["x-request-id"] in line]
+
+
+def line_of(service, response):
+    """Waits for the one line of a request: it is written when the answer has been sent."""
+    service.until(lambda: lines_so_far(service, response))
+    (line,) = lines_so_far(service, response)
+    return line
 
 
 def test_a_fused_pair(service, pair):
     response = service.fuse(*pair, model="plain")
-    (entry,) = lines_of(service, response)
+    entry = json.loads(line_of(service, response))
     assert (entry["message"], entry["method"], entry["path"]) == ("request", "POST", "/fuse")
     assert (entry["status"], entry["model"], entry["width"], entry["height"]) == (200, "plain", 64, 48)
     assert entry["bytes_in"] == int(response.request.headers["content-length"])
@@ -29,7 +36,7 @@ def test_a_fused_pair(service, pair):
 
 def test_a_refused_pair_has_the_reason(service, pair):
     response = service.fuse(b"no image", pair[1])
-    (entry,) = lines_of(service, response)
+    entry = json.loads(line_of(service, response))
     assert (entry["status"], entry["model"], entry["reason"]) == (400, "coded", "not-an-image")
     assert entry["detail"] == response.json()["detail"]
     assert entry["bytes_out"] == len(response.content)
@@ -38,20 +45,22 @@ def test_a_refused_pair_has_the_reason(service, pair):
 
 def test_other_calls_have_no_model(service):
     response = service.client.get("/models/nobody")
-    (entry,) = lines_of(service, response)
+    entry = json.loads(line_of(service, response))
     assert (entry["path"], entry["status"], entry["reason"]) == ("/models/nobody", 404, "unknown-model")
     assert "model" not in entry
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 def test_probes_leave_no_line(service, path):
-    assert lines_of(service, service.client.get(path)) == []
+    probe = service.client.get(path)
+    line_of(service, service.client.get("/models"))  # answered later, on the same connection
+    assert lines_so_far(service, probe) == []
 
 
 def test_text_for_people(start_service, pair):
     service = start_service(log_format="text")
     response = service.fuse(*pair)
-    (line,) = [line for line in service.log.read_text().splitlines() if response.headers["x-request-id"] in line]
+    line = line_of(service, response)
     assert f"bytes_out={len(response.content)} model=coded width=64 height=48 decode_ms=" in line
     with pytest.raises(json.JSONDecodeError):
         json.loads(line)
