@@ -86,6 +86,7 @@ def _load(folder: Path, settings: Settings, telemetry: Telemetry) -> Engine:
     sha256 = bundle.card.files[bundle.card.fusion.file].sha256
     telemetry.model_info.labels(bundle.card.name, backend.kind, backend.device, sha256).set(1)
     telemetry.fell_back.labels(bundle.card.name).set(backend.fell_back)
+    telemetry.expect(bundle.card.name)
     log.info("model loaded", extra={"model": bundle.card.name, "backend": backend.kind, "device": backend.device})
     return engine
 

@@ -69,7 +69,13 @@ class Telemetry:
             "pairfuse_encoder_cache", "Code lookups by result: hit or miss.", ["result"], registry=registry
         )
         self.run_failures = Counter("pairfuse_run_failures", "Model runs that failed.", ["model"], registry=registry)
-        self.model_up = Gauge("pairfuse_model_up", "1 while a model takes work.", ["model"], registry=registry)
+        self.model_up = Gauge(
+            "pairfuse_model_up",
+            "1 while a model takes work, in every worker.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
         self.restarts = Counter(
             "pairfuse_restarts", "Restarts of a model by result: ok or failed.", ["model", "result"], registry=registry
         )
@@ -90,11 +96,21 @@ class Telemetry:
             "1 if a model runs on the CPU although onnxruntime offers CUDA.",
             ["model"],
             registry=registry,
+            multiprocess_mode="livemax",
         )
 
     def _collect_processes(self) -> None:
         """Adds the memory, CPU time and open files of this process."""
         ProcessCollector(registry=self._registry)
+
+    def expect(self, model: str) -> None:
+        """Shows counters of a model's faults at 0: of one that first appears at 1, Prometheus sees no increase."""
+        self.run_failures.labels(model)
+        self.expired.labels(model)
+        for result in ("ok", "failed"):
+            self.restarts.labels(model, result)
+        for action in ("halved", "tiled", "refused"):
+            self.shortages.labels(model, action)
 
     def count_lookup(self, hit: bool) -> None:
         """Counts one lookup of a code in the cache."""

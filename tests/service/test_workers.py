@@ -119,6 +119,9 @@ def test_whichever_worker_is_asked_has_the_metrics_of_all(shared, pair):
         "pairfuse_inflight": 0,
         "pairfuse_queue_depth": 0,
     }
+    # a request counts when its answer has been sent
+    count = "pairfuse_request_seconds_count"
+    shared.until(lambda: samples(shared)[count] - before.get(count, 0) == expected[count])
     for after in [samples(shared) for _ in range(12)]:
         assert {name: after[name] - before.get(name, 0) for name in expected} == expected
         models = {name: value for name, value in after.items() if name.startswith("pairfuse_model_info")}
@@ -153,7 +156,9 @@ def test_a_killed_worker_is_replaced_while_the_other_goes_on(service, pair):
     assert (ended["worker"], ended["code"]) == (0, -signal.SIGKILL)
     answers = [fuse(service, pair) for _ in range(24)]
     assert {answered_by(service, answer) for answer in answers} == {0, 1}
-    assert samples(service)['pairfuse_requests_total{model="coded",status="200"}'] == 1 + len(codes) + 24
+    service.until(
+        lambda: samples(service)['pairfuse_requests_total{model="coded",status="200"}'] == 1 + len(codes) + 24
+    )
 
 
 def test_the_requests_of_a_killed_worker_do_not_stay_in_the_gauges(service, pair):
