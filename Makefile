@@ -10,6 +10,7 @@ ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 HOST ?= 127.0.0.1
 PORT ?= 8000
 RUNS ?= runs
+TEST_WORKERS ?= 2
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
@@ -38,9 +39,10 @@ serve: $(VENV)/.serve ## install what the service needs and start it on http://H
 	@echo "starting pairfuse on http://$(HOST):$(PORT) (documentation at /docs)"
 	@exec $(VENV)/bin/pairfuse serve --host $(HOST) --port $(PORT)
 
-test: $(VENV)/.dev ## install everything and run all tests
+# One thread each: two processes that both start a thread for every core mostly wait for each other.
+test: $(VENV)/.dev ## install everything and run all tests, in TEST_WORKERS processes
 	@echo "running the tests"
-	@$(VENV)/bin/python -m pytest
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev ## style, format and types
 	@$(VENV)/bin/ruff check .
