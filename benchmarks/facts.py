@@ -17,9 +17,10 @@ MODEL_NAME = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE)
 
 
 def machine_facts(threads: int) -> dict[str, str]:
-    """Returns date, processor, cores, thread count and versions, in the order of printing."""
+    """Returns date, device, processor, cores, thread count and versions, in the order of printing."""
     return {
         "date": date.today().isoformat(),
+        "device": "cpu",  # Where all benchmarks run their models.
         "processor": _processor(),
         "usable cores": f"{usable_cores()}",
         "threads of one run": f"{threads}",

@@ -185,4 +185,7 @@ def test_a_run_alone_passes_its_turn_on_to_itself(device):
     alone = Share(device)
     claim(alone)
     alone.pass_on()
+    waiting = claim(Share(device))
+    assert not waiting.done()  # It holds the device again.
     device.release(alone)
+    assert waiting.done()

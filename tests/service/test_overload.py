@@ -69,13 +69,19 @@ def test_a_maximum_below_the_usual_time_does_not_lower_it(start_service, pair):
     assert fuse(service, pair, model="moody", delay=1).status_code == 200
 
 
+def a_queue(service, threads, pair, length):
+    """A long run, the second of the service, and so many pairs that wait behind it; their answers to come."""
+    running = threads.submit(fuse, service, pair, "600", model="moody", delay=LONG)
+    service.until(lambda: service.metric("pairfuse_batch_size_count") == 2)
+    waiting = [threads.submit(fuse, service, pair, "600", model="moody") for _ in range(length)]
+    service.until(lambda: service.metric("pairfuse_queue_depth") == length)
+    return [running, *waiting]
+
+
 def test_what_cannot_be_done_in_time_is_refused_at_once(start_service, threads, pair):
     service = start_service(max_deadline_s=600)
     assert fuse(service, pair, "600", model="moody", delay=SHORT).status_code == 200
-    running = threads.submit(fuse, service, pair, "600", model="moody", delay=LONG)
-    service.until(lambda: service.metric("pairfuse_batch_size_count") == 2)
-    waiting = [threads.submit(fuse, service, pair, "600", model="moody") for _ in range(4)]
-    service.until(lambda: service.metric("pairfuse_queue_depth") == 4)
+    accepted = a_queue(service, threads, pair, 4)
     refused = fuse(service, pair, "0.01", model="moody")
     assert refused.status_code == 503
     assert refused.json()["type"] == "urn:pairfuse:problem:queue-full"
@@ -83,23 +89,20 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(start_service, threads, 
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     # Another model has no queue: it never refuses for that reason.
     assert fuse(service, pair, "30", model="plain").status_code == 200
-    assert [future.result().status_code for future in [running, *waiting]] == [200] * 5
+    assert [future.result().status_code for future in accepted] == [200] * 5
 
 
 def test_a_full_queue_says_when_it_will_be_empty(start_service, threads, pair):
     service = start_service(max_queue=2, max_deadline_s=600)
     first = fuse(service, pair, "600", model="moody", delay=LONG)
     seconds = float(first.headers["server-timing"].split("fuse;dur=")[1].split(",")[0]) / 1000
-    running = threads.submit(fuse, service, pair, "600", model="moody", delay=LONG)
-    service.until(lambda: service.metric("pairfuse_batch_size_count") == 2)
-    waiting = [threads.submit(fuse, service, pair, "600", model="moody") for _ in range(2)]
-    service.until(lambda: service.metric("pairfuse_queue_depth") == 2)
+    accepted = a_queue(service, threads, pair, 2)
     refused = fuse(service, pair, "600", model="moody")
     assert refused.status_code == 503
     assert "2 pairs wait for moody" in refused.json()["detail"]
     # Two pairs at the pace of the first one, and at most the whole of the run.
     assert min(60, 2 * seconds) <= int(refused.headers["retry-after"]) <= 3 * seconds + 2
-    assert [future.result().status_code for future in [running, *waiting]] == [200] * 3
+    assert [future.result().status_code for future in accepted] == [200] * 3
 
 
 def test_no_accepted_request_is_lost_when_the_service_is_stopped_under_load(start_service, threads, pair):
