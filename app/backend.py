@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.runs import Run
+
 Tensor = NDArray[np.float32]
-Abandoned = Callable[[], bool]
-
-
-def never() -> bool:
-    """For runs that go on to their end: nobody ever leaves."""
-    return False
 
 
 class Backend(Protocol):
-    """Runs the graphs of one model. Not thread-safe: one thread calls it, but for ``interrupt``.
+    """Runs the graphs of one model; several threads at once may, each with a run of its own, but for ``reopen``.
 
     Attributes:
         kind: Name of the implementation, such as ``onnx``.
         device: ``cpu`` or ``cuda``.
         fell_back: Whether a better device was offered but the graphs did not get it.
         has_tiles: Whether ``fuse_in_tiles`` works for this model.
+        runs: Most runs side by side that pay on this device.
     """
 
     kind: str
     device: str
     fell_back: bool
     has_tiles: bool
+    runs: int
 
     def reopen(self) -> None:
-        """Gives all that the graphs hold back and opens them again, as at the start.
+        """Gives all that the graphs hold back and opens them again, as at the start; nothing may run.
 
         Raises:
             BundleError: The bundle is damaged or is not the one that was opened before.
@@ -41,21 +39,21 @@ class Backend(Protocol):
         """
         ...
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Encodes luminance images (N, 1, H, W) in [0, 1] to codes (N, ...)."""
+    def encode(self, images: Tensor, run: Run) -> Tensor:
+        """Encodes luminance images (N, 1, H, W) in [0, 1] to codes (N, ...).
+
+        Raises:
+            AbandonedError: The run was ended before its end.
+        """
         ...
 
-    def interrupt(self) -> None:
-        """Lets the run of a graph that goes on now fail soon, if there is one; called from any thread."""
-        ...
-
-    def fuse(self, inputs: Mapping[str, Tensor], abandoned: Abandoned = never) -> Tensor:
+    def fuse(self, inputs: Mapping[str, Tensor], run: Run) -> Tensor:
         """Fuses a batch, in tiles if the card says so for images of this size.
 
         Args:
             inputs: By graph input name: ``a`` and ``b`` (N, 1, H, W) in [0, 1]; ``code_a`` and ``code_b``
                 (N, ...) if the model has an encoder; ``edit`` (N, S) if it has S edit slots.
-            abandoned: Asked before each tile whether nobody waits for the result any more; may take its time.
+            run: What it is part of.
 
         Returns:
             Fused luminance (N, 1, H, W) in [0, 1].
@@ -65,6 +63,10 @@ class Backend(Protocol):
         """
         ...
 
-    def fuse_in_tiles(self, inputs: Mapping[str, Tensor], abandoned: Abandoned = never) -> Tensor:
+    def fuse_in_tiles(self, inputs: Mapping[str, Tensor], run: Run) -> Tensor:
         """Fuses images of any size in tiles; arguments, result and errors as in ``fuse``."""
+        ...
+
+    def fuse_whole(self, inputs: Mapping[str, Tensor], run: Run) -> Tensor:
+        """Fuses images of any size with the fusion graph; arguments, result and errors as in ``fuse``."""
         ...

@@ -1,4 +1,4 @@
-"""Feeds one model: groups waiting pairs of one size and runs them in the model's own thread.
+"""Feeds one model: groups waiting pairs of one size and has them run in the model's lanes.
 
 A request brings one pair, or several that it needs together: they are let in and given up as a whole. It is turned
 away at once if the pairs before it would take longer than it can wait. Pairs whose caller has left or whose time
@@ -13,77 +13,58 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Protocol, TypeVar
 
 from app.engine import Fused, Job
-from app.errors import AbandonedError, NotReadyError, OutOfMemoryError, OverloadedError, RunFailedError
+from app.errors import NotReadyError, OverloadedError
 from app.health import Health
+from app.lane import Lane, Model, Served
 from app.logs import request_id
 from app.pace import Pace
 from app.telemetry import Telemetry
-from app.turns import Share
+from app.turns import Device, Share
 from app.waiting import BatchLimits, Entry, Waiting
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-
-class Model(Protocol):
-    """What a batcher needs of a model; one thread calls it, but for ``interrupt``. ``app.engine.Engine`` is one."""
-
-    def run(self, jobs: Sequence[Job], pause: Callable[[], None]) -> list[Fused]:
-        """Fuses jobs of one size; calls ``pause`` where others may go first."""
-        ...
-
-    def interrupt(self, jobs: Sequence[Job]) -> None:
-        """Lets the run of these jobs end early, if it goes on now."""
-        ...
-
-    def check(self) -> None:
-        """Runs a known-good pair; raises if that fails."""
-        ...
-
-    def reopen(self) -> None:
-        """Starts the model anew; raises if that fails."""
-        ...
+# From how many runs on, as a part of the lanes, each of them gets only its own part of the threads. With fewer, cores
+# would be idle.
+CROWDED = 0.75
 
 
 class Batcher:
-    """Queue and worker of one model. Lives on one event loop.
+    """Queue and lanes of one model. Lives on one event loop.
 
     Args:
         name: The model's name, for logs and metrics.
-        model: Runs in a thread of its own, one call at a time.
-        share: The model's claim on its device.
-        limits: Bounds of queue and batch.
+        model: Runs in threads of its own.
+        device: What it runs on, shared with other models.
+        limits: Bounds of queue and runs.
         telemetry: Receives batch sizes, queue depth, failures and restarts.
     """
 
-    def __init__(self, name: str, model: Model, share: Share, limits: BatchLimits, telemetry: Telemetry) -> None:
+    def __init__(self, name: str, model: Model, device: Device, limits: BatchLimits, telemetry: Telemetry) -> None:
         self._name = name
         self._model = model
-        self._share = share
         self._limits = limits
         self._telemetry = telemetry
         self._waiting = Waiting(limits)
-        self._running: list[Entry] = []
-        self._jobs: list[Job] = []
-        self._run_since = 0.0
         self._pace = Pace()
-        self._arrival = asyncio.Event()
         self._health = Health(name, limits.restart_pause_s, telemetry)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"run-{name}")
-        self._worker: asyncio.Task[None] | None = None
+        self._threads = ThreadPoolExecutor(limits.lanes, thread_name_prefix=f"run-{name}")
+        served = Served(name, model, self._threads, self._health, self._pace, telemetry)
+        self._lanes = [Lane(served, Share(device), self._count_busy) for _ in range(limits.lanes)]
+        self._work: dict[Lane, asyncio.Task[None]] = {}
+        self._change = asyncio.Event()
+        self._dispatcher: asyncio.Task[None] | None = None
 
     @property
     def healthy(self) -> bool:
-        """Whether the worker is alive and its last three runs did not all fail."""
-        alive = self._worker is not None and not self._worker.done()
+        """Whether pairs are being dispatched and the last three runs did not all fail."""
+        alive = self._dispatcher is not None and not self._dispatcher.done()
         return alive and self._health.good
 
     @property
@@ -97,16 +78,16 @@ class Batcher:
         return self._left(self._pace.usual_s)
 
     def start(self) -> None:
-        """Starts the worker on the running event loop."""
-        self._worker = asyncio.create_task(self._live(), name=f"batcher-{self._name}")
+        """Starts to dispatch pairs, on the running event loop."""
+        self._dispatcher = asyncio.create_task(self._live(), name=f"batcher-{self._name}")
 
     async def stop(self) -> None:
-        """Ends the worker, and a run that has begun."""
-        if self._worker is not None:
-            self._worker.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._worker
-        await asyncio.to_thread(self._thread.shutdown)
+        """Ends all work, and runs that have begun."""
+        tasks = [task for task in (self._dispatcher, *self._work.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown)
 
     def check_room(self, pairs: int, expires_at: float = math.inf) -> None:
         """Refuses a request that the model cannot serve in time; says nothing while the model is idle.
@@ -140,7 +121,7 @@ class Batcher:
     async def submit(self, *jobs: Job, expires_at: float = math.inf) -> list[tuple[Fused, float]]:
         """Waits for the results of the jobs of one request, all of one size.
 
-        If one fails, or the call is cancelled, all that are not done leave the queue or have their run abandoned.
+        If one fails, or the call is cancelled, all that are not done leave the queue or have their run ended.
 
         Args:
             jobs: The pairs.
@@ -162,20 +143,17 @@ class Batcher:
         for entry in entries:
             self._waiting.add(entry)
         self._telemetry.queue_depth.inc(len(entries))
-        self._arrival.set()
+        self._change.set()
         try:
-            # In turn, so that a failure is seen at once: of one size, none runs before the one ahead of it.
-            return [await entry.future for entry in entries]
+            # All of them, so that a failure is seen at once, whichever it is.
+            return await asyncio.gather(*(entry.future for entry in entries))
         finally:
             for entry in entries:
                 self._leave(entry)
 
     def _left(self, seconds: Callable[[int], float]) -> float:
-        """Returns the seconds for what waits, and for what is left of the run, by a pace."""
-        running = seconds(_pixels(self._running))
-        if running:
-            running = max(0.0, running - (time.perf_counter() - self._run_since))
-        return running + seconds(self._waiting.pixels)
+        """Returns the seconds for what waits, and for what is left of the runs, by a pace."""
+        return sum(lane.left_s(seconds) for lane in self._lanes) + seconds(self._waiting.pixels)
 
     def _down(self) -> NotReadyError:
         detail = f"{self._name} fails and is being restarted. Use another model, or try again when Retry-After says."
@@ -185,54 +163,89 @@ class Batcher:
         """Gives a job up unless it is done."""
         entry.future.cancel()
         if entry.future.cancelled():
-            entry.job.abandoned.set()
-            if all(job.abandoned.is_set() for job in self._jobs):
-                self._model.interrupt(self._jobs)
+            for lane in self._lanes:
+                lane.leave(entry)
         else:
             entry.future.exception()  # Of several that failed, its request has seen the first: asyncio need not warn.
         if entry in self._waiting:
             self._drop(entry)
+        entry.left.set()
 
     def _drop(self, entry: Entry) -> None:
         self._waiting.remove(entry)
         self._telemetry.queue_depth.dec()
 
+    def _count_busy(self) -> int:
+        return sum(lane.busy for lane in self._lanes)
+
     async def _live(self) -> None:
-        """Keeps the worker alive: an error that escapes it is logged, and the model is then checked."""
+        """Keeps pairs being dispatched: an error that escapes is logged, and the model is then checked."""
         while True:
             try:
-                await self._serve()
+                await self._dispatch()
             except Exception:
-                log.critical("worker of a model ended; it starts again", exc_info=True, extra={"model": self._name})
-                self._health.doubt()
-                await asyncio.sleep(self._limits.restart_pause_s)  # It may end at once again.
+                await self._note_death()
 
-    async def _serve(self) -> None:
+    async def _note_death(self) -> None:
+        log.critical("worker of a model ended; it starts again", exc_info=True, extra={"model": self._name})
+        self._health.doubt()
+        await asyncio.sleep(self._limits.restart_pause_s)  # It may end at once again.
+
+    async def _dispatch(self) -> None:
+        """Sets a free lane to work whenever a group of pairs should run."""
         while True:
-            if not self._health.good:
+            self._change.clear()
+            if not self._health.good and not self._work:
                 await self._recover()
-            await self._wait_for_work()
-            try:
-                while self._health.good and (group := self._waiting.due(time.perf_counter())):
-                    await self._run_next(self._limits.weight(group[0].job))
-            finally:
-                self._share.release()
+            elif self._health.good and self._is_due() and (lane := self._free()):
+                self._work[lane] = asyncio.create_task(self._serve(lane), name=f"lane-{self._name}")
+            else:
+                await self._wait_for_change()
 
-    async def _run_next(self, weight: float) -> None:
+    def _is_due(self) -> bool:
+        """Whether a group of pairs should run, besides those for which lanes claim the device already."""
+        return self._count_claiming() < self.depth and bool(self._waiting.due(time.perf_counter()))
+
+    def _count_claiming(self, but: Lane | None = None) -> int:
+        return sum(lane is not but and not lane.busy for lane in self._work)
+
+    def _free(self) -> Lane | None:
+        return next((lane for lane in self._lanes if lane not in self._work), None)
+
+    async def _wait_for_change(self) -> None:
+        """Returns when pairs came or a lane is free, or when a group need not wait for more pairs any longer."""
+        pause = None
+        if self._health.good and self._free() and self._count_claiming() < self.depth:
+            pause = max(0.0, self._waiting.closes_at - time.perf_counter())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._change.wait(), pause)
+
+    async def _serve(self, lane: Lane) -> None:
+        """Has a lane run what is due, until nothing is."""
+        try:
+            while self._health.good and self._count_claiming(but=lane) < self.depth:
+                group = self._waiting.due(time.perf_counter())
+                if not group:
+                    return
+                await self._run_next(lane, self._limits.weight(group[0].job))
+        except Exception:
+            await self._note_death()
+        finally:
+            lane.share.release()
+            del self._work[lane]
+            self._change.set()
+
+    async def _run_next(self, lane: Lane, weight: float) -> None:
         claimed_at = time.perf_counter()
-        await self._share.claim(weight)
-        # Only now: what came or left while other models ran counts too.
+        await lane.share.claim(weight)
+        # Only now: what came or left while other runs went on counts too.
         if batch := self._take(weight):
-            await self._run_batch(batch, claimed_at)
+            await lane.run(batch, claimed_at, narrow=self._is_crowded(lane, weight))
 
-    async def _wait_for_work(self) -> None:
-        """Returns when a group of pairs should run."""
-        while not self._waiting.due(time.perf_counter()):
-            closes_at = self._waiting.closes_at
-            pause = None if math.isinf(closes_at) else max(0.0, closes_at - time.perf_counter())
-            self._arrival.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._arrival.wait(), pause)
+    def _is_crowded(self, lane: Lane, weight: float) -> bool:
+        """Whether enough runs can go on side by side to keep all cores at work with one part of them each."""
+        crowd = min(lane.share.count_runs() + self.depth, lane.share.most_of(weight))
+        return len(self._lanes) > 1 and crowd >= CROWDED * len(self._lanes)
 
     def _take(self, weight: float) -> list[Entry]:
         """Takes out the pairs that run next, none if they weigh more; and before that those whose time is over."""
@@ -251,81 +264,20 @@ class Batcher:
         return batch
 
     async def _recover(self) -> None:
-        await self._health.recover(self._check, partial(self._in_thread, self._model.reopen), self._turn_all_away)
+        lane = self._lanes[0]
+        await self._health.recover(
+            partial(self._check, lane), partial(lane.in_thread, self._model.reopen), self._turn_all_away
+        )
 
-    async def _check(self) -> None:
-        await self._share.claim(0.0)
+    async def _check(self, lane: Lane) -> None:
+        await lane.share.claim(0.0)
         try:
-            await self._in_thread(self._model.check)
+            await lane.in_thread(self._model.check)
         finally:
-            self._share.release()
+            lane.share.release()
 
     def _turn_all_away(self) -> None:
         for entry in self._waiting:
             self._drop(entry)
             if not entry.future.done():
                 entry.future.set_exception(self._down())
-
-    async def _run_batch(self, batch: list[Entry], claimed_at: float) -> None:
-        self._running, self._run_since = batch, claimed_at
-        try:
-            self._telemetry.batch_size.observe(len(batch))
-            await self._execute(batch)
-        finally:
-            self._running, self._jobs = [], []
-            for entry in batch:
-                if not entry.future.done():  # The worker itself failed, or is told to end.
-                    entry.future.set_exception(RunFailedError())
-
-    async def _execute(self, batch: list[Entry]) -> None:
-        started = time.perf_counter()
-        self._jobs = [entry.job for entry in batch]
-        try:
-            results = await self._in_thread(self._model.run, self._jobs, self._share.pass_on)
-        except AbandonedError:
-            log.info("model run ended early: nobody waits", extra=self._facts(batch))
-            return
-        except OutOfMemoryError as error:  # Says nothing about the model's health, and is logged where it was met.
-            await self._after_failure(batch, error)
-            return
-        except Exception:  # Whatever a run raises, the worker must live on.
-            self._note_failure(batch)
-            await self._after_failure(batch, RunFailedError())
-            return
-        self._health.note_run()
-        self._pace.note(_pixels(batch), time.perf_counter() - self._run_since)
-        for entry, fused in zip(batch, results, strict=True):
-            if not entry.future.done():
-                entry.future.set_result((fused, started - entry.queued_at))
-
-    async def _after_failure(self, batch: list[Entry], error: Exception) -> None:
-        if len(batch) == 1:
-            if not batch[0].future.done():
-                batch[0].future.set_exception(error)
-                await asyncio.sleep(0)  # Its request takes its other jobs back before they cost a run.
-            return
-        for entry in batch:
-            if not entry.future.done():
-                self._run_since = time.perf_counter()
-                await self._execute([entry])
-
-    async def _in_thread(self, work: Callable[..., T], *args: object) -> T:
-        """Calls in the model's thread. If the worker is told to end, the call ends first: it holds the device."""
-        call = asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
-        try:
-            return await asyncio.shield(call)
-        except asyncio.CancelledError:
-            self._model.interrupt(self._jobs)
-            await asyncio.wait([call])
-            raise
-
-    def _facts(self, batch: list[Entry]) -> dict[str, object]:
-        return {"model": self._name, "pairs": len(batch), "requests": [entry.caller for entry in batch]}
-
-    def _note_failure(self, batch: list[Entry]) -> None:
-        self._health.note_failure()
-        log.exception("model run failed", extra=self._facts(batch))
-
-
-def _pixels(entries: Sequence[Entry]) -> int:
-    return sum(entry.job.a.size for entry in entries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -12,7 +13,7 @@ from app.color import Plane
 
 
 class CodeCache:
-    """Codes of one model by image, the least recently used dropped first. Not thread-safe.
+    """Codes of one model by image, the least recently used dropped first; for several threads.
 
     Args:
         max_bytes: Most bytes of all codes together; 0 keeps nothing.
@@ -22,32 +23,36 @@ class CodeCache:
         self._max_bytes = max_bytes
         self._codes: OrderedDict[bytes, Tensor] = OrderedDict()
         self._bytes = 0
+        self._guard = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._codes)
 
     def clear(self) -> None:
         """Forgets all codes."""
-        self._codes.clear()
-        self._bytes = 0
+        with self._guard:
+            self._codes.clear()
+            self._bytes = 0
 
     def get(self, key: bytes) -> Tensor | None:
         """Returns the code stored under a key, or None."""
-        code = self._codes.get(key)
-        if code is not None:
-            self._codes.move_to_end(key)
-        return code
+        with self._guard:
+            code = self._codes.get(key)
+            if code is not None:
+                self._codes.move_to_end(key)
+            return code
 
     def put(self, key: bytes, code: Tensor) -> None:
         """Stores one code; drops old ones, or this one if it is larger than the whole cache."""
         if code.nbytes > self._max_bytes:
             return
-        previous = self._codes.pop(key, None)
-        self._bytes += code.nbytes - (previous.nbytes if previous is not None else 0)
-        self._codes[key] = code
-        while self._bytes > self._max_bytes:
-            _, dropped = self._codes.popitem(last=False)
-            self._bytes -= dropped.nbytes
+        with self._guard:
+            previous = self._codes.pop(key, None)
+            self._bytes += code.nbytes - (previous.nbytes if previous is not None else 0)
+            self._codes[key] = code
+            while self._bytes > self._max_bytes:
+                _, dropped = self._codes.popitem(last=False)
+                self._bytes -= dropped.nbytes
 
 
 def image_key(luma: Plane) -> bytes:

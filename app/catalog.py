@@ -13,6 +13,7 @@ from app.bundles import find_bundles, read_bundle
 from app.engine import Engine
 from app.errors import BundleError, StartupError, UnknownModelError
 from app.onnx_backend import OnnxBackend, import_runtime
+from app.runs import Run
 from app.settings import Settings
 from app.telemetry import Telemetry
 
@@ -95,7 +96,7 @@ def _tiles_differ_by(backend: OnnxBackend, engine: Engine) -> float:
     """Returns the largest difference that the graphs for tiles make on a small pair."""
     probe = engine.probe_job()
     inputs = {"a": probe.a[None, None], "b": probe.b[None, None]}
-    return float(np.abs(backend.fuse_in_tiles(inputs) - backend.fuse_whole(inputs)).max())
+    return float(np.abs(backend.fuse_in_tiles(inputs, Run()) - backend.fuse_whole(inputs, Run())).max())
 
 
 def _default(settings: Settings, engines: list[Engine], refused: dict[str, str]) -> str:

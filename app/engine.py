@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,8 +13,9 @@ from app.backend import Backend, Tensor
 from app.cache import CodeCache, image_key
 from app.card import ModelCard
 from app.color import Plane
-from app.errors import AbandonedError, OutOfMemoryError
+from app.errors import OutOfMemoryError
 from app.out_of_memory import is_out_of_memory
+from app.runs import Run
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +29,12 @@ class Job:
         b: The same of image_b.
         edit: Strength of each edit slot (S,).
         keys: Cache keys of both images; empty for a model without an encoder.
-        abandoned: Set by whoever waits for the result when it is not wanted any more.
     """
 
     a: Plane
     b: Plane
     edit: tuple[float, ...] = ()
     keys: tuple[bytes, bytes] = (b"", b"")
-    abandoned: threading.Event = field(default_factory=threading.Event, compare=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -62,7 +59,7 @@ class Fused:
 
 
 class Engine:
-    """Runs one model. Not thread-safe: one thread calls it, but for ``interrupt``.
+    """Runs one model; several threads at once may, each with a run of its own, but for ``reopen``.
 
     Args:
         card: The model's card.
@@ -85,9 +82,6 @@ class Engine:
         self._cache = CodeCache(cache_bytes)
         self._count_lookup = count_lookup
         self._count_shortage = count_shortage
-        self._guard = threading.Lock()
-        self._current: Sequence[Job] = ()
-        self._interrupted = False
 
     @property
     def needs_codes(self) -> bool:
@@ -125,65 +119,46 @@ class Engine:
         self._cache.clear()
         self.backend.reopen()
 
-    def run(self, jobs: Sequence[Job], pause: Callable[[], None] = lambda: None) -> list[Fused]:
+    def run(self, jobs: Sequence[Job], run: Run | None = None) -> list[Fused]:
         """Fuses pairs of one size; where memory does not suffice, fewer at a time, and at last in tiles.
 
         Args:
             jobs: The pairs.
-            pause: Called where the run can let another one go first.
+            run: What can end it; without, nothing can.
 
         Raises:
-            AbandonedError: All jobs were abandoned during the run, and it noticed or was interrupted.
+            AbandonedError: The run was ended before its end.
             OutOfMemoryError: Memory does not suffice for one of the pairs.
             RuntimeError: The graph returned something else than one image per pair.
         """
-        self._set_current(jobs)
-        try:
-            return self._run_within_memory(jobs, pause)
-        except Exception:
-            if self._interrupted:
-                raise AbandonedError from None
-            raise
-        finally:
-            self._set_current(())
+        return self._run_within_memory(jobs, run or Run())
 
-    def interrupt(self, jobs: Sequence[Job]) -> None:
-        """Ends the run of these jobs before its end if it still goes on; called from any thread."""
-        with self._guard:
-            if self._current is jobs:
-                self._interrupted = True
-                self.backend.interrupt()
-
-    def _set_current(self, jobs: Sequence[Job]) -> None:
-        with self._guard:
-            self._current, self._interrupted = jobs, False
-
-    def _run_within_memory(self, jobs: Sequence[Job], pause: Callable[[], None]) -> list[Fused]:
+    def _run_within_memory(self, jobs: Sequence[Job], run: Run) -> list[Fused]:
         started = time.perf_counter()
         try:
-            return self._run(jobs, pause)
+            return self._run(jobs, run)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             log.warning("memory does not suffice", extra=self._facts(jobs) | {"error": str(error)[:300]})
         # Not in the handler: until it ends, the error keeps the arrays of the failed run alive.
         if len(jobs) == 1:
-            return self._run_in_tiles(jobs, pause)
+            return self._run_in_tiles(jobs, run)
         self._count_shortage("halved")
         middle = (len(jobs) + 1) // 2
-        halves = (self._run_within_memory(half, pause) for half in (jobs[:middle], jobs[middle:]))
+        halves = (self._run_within_memory(half, run) for half in (jobs[:middle], jobs[middle:]))
         fused = [each for half in halves for each in half]
         # To its callers it was one run.
         encode_s = fused[0].encode_s + fused[-1].encode_s
         fuse_s = time.perf_counter() - started - encode_s
         return [replace(each, encode_s=encode_s, fuse_s=fuse_s) for each in fused]
 
-    def _run_in_tiles(self, jobs: Sequence[Job], pause: Callable[[], None]) -> list[Fused]:
+    def _run_in_tiles(self, jobs: Sequence[Job], run: Run) -> list[Fused]:
         """Fuses a pair for which memory does not suffice as a whole."""
         if self.backend.has_tiles:
             self._count_shortage("tiled")
             try:
-                return self._run(jobs, pause, in_tiles=True)
+                return self._run(jobs, run, in_tiles=True)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -195,24 +170,22 @@ class Engine:
     def _facts(self, jobs: Sequence[Job]) -> dict[str, object]:
         return {"model": self.card.name, "pairs": len(jobs), "size": jobs[0].size}
 
-    def _run(self, jobs: Sequence[Job], pause: Callable[[], None], *, in_tiles: bool = False) -> list[Fused]:
+    def _run(self, jobs: Sequence[Job], run: Run, *, in_tiles: bool = False) -> list[Fused]:
         started = time.perf_counter()
         inputs = {"a": _stack([job.a for job in jobs]), "b": _stack([job.b for job in jobs])}
         if self.needs_codes:
-            inputs |= self._codes(jobs, inputs)
+            inputs |= self._codes(jobs, inputs, run)
         if self.card.edit_slots:
             inputs["edit"] = np.array([job.edit for job in jobs], np.float32)
         encoded = time.perf_counter()
-        if self._interrupted:  # Too late for the encoder, too early for the fusion graph.
-            raise AbandonedError
         fuse = self.backend.fuse_in_tiles if in_tiles else self.backend.fuse
-        fused = fuse(inputs, partial(_look_up, jobs, pause))
+        fused = fuse(inputs, run)
         if fused.shape != inputs["a"].shape:
             raise RuntimeError(f"the fusion graph of {self.card.name} returned {fused.shape} for {inputs['a'].shape}")
         encode_s, fuse_s = encoded - started, time.perf_counter() - encoded
         return [Fused(fused[index, 0], encode_s, fuse_s) for index in range(len(jobs))]
 
-    def _codes(self, jobs: Sequence[Job], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _codes(self, jobs: Sequence[Job], inputs: dict[str, Tensor], run: Run) -> dict[str, Tensor]:
         """Returns code_a and code_b (N, ...), with one encoder run for all images that are not cached."""
         images: dict[bytes, Tensor] = {}
         for index, job in enumerate(jobs):
@@ -224,7 +197,7 @@ class Engine:
         for key in images:
             self._count_lookup(key in found)
         if missing:
-            fresh = self.backend.encode(np.stack([images[key] for key in missing]))
+            fresh = self.backend.encode(np.stack([images[key] for key in missing]), run)
             for key, code in zip(missing, fresh, strict=True):
                 # A copy: a view would keep the whole batch alive as long as one code of it is cached.
                 found[key] = code.copy()
@@ -232,13 +205,6 @@ class Engine:
         side_a = [found[job.keys[0]] for job in jobs]
         side_b = [found[job.keys[1]] for job in jobs]
         return {"code_a": np.stack(side_a), "code_b": np.stack(side_b)}
-
-
-def _look_up(jobs: Sequence[Job], pause: Callable[[], None]) -> bool:
-    """Between two tiles: lets other runs go first, unless nobody waits for this one any more."""
-    if any(not job.abandoned.is_set() for job in jobs):
-        pause()
-    return all(job.abandoned.is_set() for job in jobs)
 
 
 def _stack(planes: Sequence[Plane]) -> Tensor:

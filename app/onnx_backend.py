@@ -8,14 +8,15 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.backend import Abandoned, Tensor, never
+from app.backend import Tensor
 from app.bundles import CODE_INPUTS, Bundle, read_bundle
 from app.card import Graph, TensorSpec
 from app.errors import BundleError, StartupError
+from app.runs import Run
 from app.settings import Settings
 from app.two_passes import fuse_in_two_passes
 
@@ -33,8 +34,19 @@ RETAINED_PIXELS_CUDA = 2**23
 SHRINK = "memory.enable_memory_arena_shrinkage"
 
 
+class _Sessions(NamedTuple):
+    """One graph, opened for a run that has all the CPU threads and for one of several side by side."""
+
+    wide: Any
+    narrow: Any
+
+
 class OnnxBackend:
     """The graphs of one bundle as onnxruntime sessions.
+
+    On a CPU, several runs side by side with a part of the threads each do more in the same time than one after
+    another with all of them: no thread waits for the others at the end of each operation. A run alone is faster with
+    all of them. So each graph is opened twice; that costs its weights, not its intermediate results, twice.
 
     Args:
         bundle: A checked bundle.
@@ -52,21 +64,28 @@ class OnnxBackend:
         self._settings = settings
         self._tiling = bundle.card.tiling
         self.has_tiles = self._tiling is not None
-        # Of the latest run: what tells it to end.
-        self._options: Any = None
         self.device = self._open(bundle)
+        self.runs = settings.side_by_side if self.device == "cpu" else 1
 
     def _open(self, bundle: Bundle) -> str:
         """Opens all graphs and returns the device on which they run."""
         runtime, settings, card = import_runtime(), self._settings, bundle.card
         providers = choose_providers(runtime, settings.device)
-        opened = partial(_open_graph, runtime, card.name, providers=providers, settings=settings)
-        self._fusion = opened(card.fusion, bundle.fusion)
-        self._encoder = opened(card.encoder, bundle.encoder) if card.encoder and bundle.encoder else None
+        opened = partial(_open_graph, runtime, card.name, providers=providers)
+        wide = partial(opened, threads=settings.run_threads)
+
+        def both(graph: Graph, path: Path) -> _Sessions:
+            session = wide(graph, path)
+            threads = settings.run_threads // settings.side_by_side
+            divided = threads < settings.run_threads and CUDA not in session.get_providers()
+            return _Sessions(session, opened(graph, path, threads=threads) if divided else session)
+
+        self._fusion: Any = both(card.fusion, bundle.fusion)
+        self._encoder: Any = both(card.encoder, bundle.encoder) if card.encoder and bundle.encoder else None
         if card.tiling and bundle.sums and bundle.given:
             # At once and not for the first large image: a bundle that does not fit its card is refused at start.
-            self._sums = opened(card.tiling.sums, bundle.sums)
-            self._given = opened(card.tiling.given, bundle.given)
+            self._sums = wide(card.tiling.sums, bundle.sums)
+            self._given = wide(card.tiling.given, bundle.given)
         device = self._settle_device(card.name, settings.device, wanted_cuda=len(providers) > 1)
         self.fell_back = len(providers) > 1 and device == "cpu"
         self._runtime = runtime
@@ -86,29 +105,29 @@ class OnnxBackend:
                 "with nvidia-smi, and restart the service."
             )
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, run: Run) -> Tensor:
         """Encodes luminance images (N, 1, H, W) in [0, 1] to codes (N, ...)."""
         if self._encoder is None:
             raise ValueError("this model has no encoder")
-        return self._run(self._encoder, {self._encoder.get_inputs()[0].name: images})
+        return self._run(_choose(self._encoder, run), {self._encoder.wide.get_inputs()[0].name: images}, run)
 
-    def fuse(self, inputs: Mapping[str, Tensor], abandoned: Abandoned = never) -> Tensor:
+    def fuse(self, inputs: Mapping[str, Tensor], run: Run) -> Tensor:
         """Fuses a batch; see ``Backend.fuse``."""
         height, width = inputs["a"].shape[2:]
         if self._tiling and height * width > self._tiling.above_pixels:
-            return self.fuse_in_tiles(inputs, abandoned)
-        return self.fuse_whole(inputs)
+            return self.fuse_in_tiles(inputs, run)
+        return self.fuse_whole(inputs, run)
 
-    def fuse_whole(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def fuse_whole(self, inputs: Mapping[str, Tensor], run: Run) -> Tensor:
         """Fuses a batch of images of any size with the fusion graph; memory grows with their pixels."""
-        return self._run(self._fusion, inputs)
+        return self._run(_choose(self._fusion, run), inputs, run)
 
-    def fuse_in_tiles(self, inputs: Mapping[str, Tensor], abandoned: Abandoned = never) -> Tensor:
+    def fuse_in_tiles(self, inputs: Mapping[str, Tensor], run: Run) -> Tensor:
         """Fuses a batch of images of any size in tiles, pair by pair, so that memory does not grow with their number.
 
         Args:
             inputs: ``a`` and ``b`` (N, 1, H, W) in [0, 1].
-            abandoned: See ``Backend.fuse``.
+            run: See ``Backend.fuse``.
 
         Returns:
             Fused luminance (N, 1, H, W) in [0, 1].
@@ -120,39 +139,35 @@ class OnnxBackend:
         if self._tiling is None:
             raise ValueError("this model has no graphs for tiles")
         # A tile's memory is given back every time, else that of an abandoned run would be kept.
-        sums, given = (partial(self._run, session, large=True) for session in (self._sums, self._given))
-        fuse = partial(fuse_in_two_passes, tiling=self._tiling, sums=sums, given=given, abandoned=abandoned)
+        sums, given = (partial(self._run, session, run=run, large=True) for session in (self._sums, self._given))
+        fuse = partial(fuse_in_two_passes, tiling=self._tiling, sums=sums, given=given, next_tile=run.between_tiles)
         a, b = inputs["a"], inputs["b"]
         return np.concatenate([fuse(a[n : n + 1], b[n : n + 1]) for n in range(len(a))])
 
-    def interrupt(self) -> None:
-        """Ends the run of a graph that goes on now, if any; see ``Backend.interrupt``."""
-        if self._options is not None:
-            self._options.terminate = True
-
-    def _run(self, session: Any, inputs: Mapping[str, Tensor], *, large: bool = False) -> Tensor:
+    def _run(self, session: Any, inputs: Mapping[str, Tensor], run: Run, *, large: bool = False) -> Tensor:
         # Codes may be maps that hold several values for each pixel.
         pixels = max(value.size for name, value in inputs.items() if name not in CODE_INPUTS)
-        self._options = options = self._runtime.RunOptions()
-        if self.device == "cpu":
-            if large or pixels > RETAINED_PIXELS:
-                options.add_run_config_entry(SHRINK, "cpu:0")
-            result: Tensor = session.run(None, dict(inputs), options)[0]
-            return result
-        if pixels > RETAINED_PIXELS_CUDA:
-            options.add_run_config_entry(SHRINK, "gpu:0")
-        binding = session.io_binding()
-        for name, value in inputs.items():
-            binding.bind_cpu_input(name, value)
-        binding.bind_output(session.get_outputs()[0].name, "cuda")
-        session.run_with_iobinding(binding, options)
-        copied: Tensor = binding.copy_outputs_to_cpu()[0]
-        return copied
+        options = self._runtime.RunOptions()
+        with run.stopped_by(partial(setattr, options, "terminate", True)):
+            if self.device == "cpu":
+                if large or pixels > RETAINED_PIXELS:
+                    options.add_run_config_entry(SHRINK, "cpu:0")
+                result: Tensor = session.run(None, dict(inputs), options)[0]
+                return result
+            if pixels > RETAINED_PIXELS_CUDA:
+                options.add_run_config_entry(SHRINK, "gpu:0")
+            binding = session.io_binding()
+            for name, value in inputs.items():
+                binding.bind_cpu_input(name, value)
+            binding.bind_output(session.get_outputs()[0].name, "cuda")
+            session.run_with_iobinding(binding, options)
+            copied: Tensor = binding.copy_outputs_to_cpu()[0]
+            return copied
 
     def _settle_device(self, name: str, asked: str, *, wanted_cuda: bool) -> str:
         """Finds out where the sessions really run: onnxruntime falls back to the CPU without an error."""
         tiles = (self._sums, self._given) if self.has_tiles else ()
-        sessions = [session for session in (self._fusion, self._encoder, *tiles) if session is not None]
+        sessions = (*self._fusion, *(self._encoder or ()), *tiles)
         if wanted_cuda and all(CUDA in session.get_providers() for session in sessions):
             return "cuda"
         if asked == "cuda":
@@ -201,9 +216,13 @@ def choose_providers(runtime: Any, device: str) -> list[Any]:
     return [(CUDA, CUDA_OPTIONS), CPU]
 
 
-def _open_graph(runtime: Any, name: str, graph: Graph, path: Path, *, providers: list[Any], settings: Settings) -> Any:
+def _choose(sessions: _Sessions, run: Run) -> Any:
+    return sessions.narrow if run.narrow else sessions.wide
+
+
+def _open_graph(runtime: Any, name: str, graph: Graph, path: Path, *, providers: list[Any], threads: int) -> Any:
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = settings.run_threads
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     # Image sizes vary, and a memory pattern would be kept for every size seen.
     options.enable_mem_pattern = False

@@ -31,7 +31,7 @@ from app.guided import enlarge
 from app.options import FuseOptions
 from app.settings import Settings
 from app.telemetry import Telemetry
-from app.turns import Device, Share
+from app.turns import Device
 from app.waiting import BatchLimits
 from app.working import Size, fitting_side, reduce_plane, working_size
 
@@ -191,8 +191,9 @@ class Pipeline:
             max_batch=settings.max_batch or (CUDA_BATCH if engine.backend.device == "cuda" else 1),
             max_pixels=most,
             max_wait_s=settings.max_wait_ms / 1000,
+            lanes=engine.backend.runs,
         )
-        return Batcher(engine.card.name, engine, Share(device), limits, self._telemetry)
+        return Batcher(engine.card.name, engine, device, limits, self._telemetry)
 
     async def _in_pool(self, work: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)

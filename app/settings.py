@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.cores import usable_cores
 from app.working import LEAST_SIDE, MOST_SIDE, NATIVE, is_max_side
 
+# Each run side by side keeps memory for the next one.
+MOST_RUNS = 8
 CLONE_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -40,7 +42,17 @@ class Settings(BaseSettings):
         description="Processes that share the port, each with all models. Every limit below counts for each of them.",
     )
     threads: int = Field(
-        0, ge=0, le=1024, description="CPU threads of one model run. 0: the worker's share of the usable cores."
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads of one model's runs together. 0: the worker's share of the usable cores.",
+    )
+    max_runs: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Most runs of one model side by side on a CPU, where under load each has its part of the threads. "
+        "0: one for each thread, at most 8. On CUDA runs are one after another.",
     )
     codec_threads: int = Field(
         0,
@@ -115,8 +127,13 @@ class Settings(BaseSettings):
 
     @property
     def run_threads(self) -> int:
-        """CPU threads of one model run, at least 1."""
+        """CPU threads of a run alone, and of runs side by side together; at least 1."""
         return self.threads or max(1, usable_cores() // self.workers)
+
+    @property
+    def side_by_side(self) -> int:
+        """Most runs of one model side by side on a CPU, at least 1 and at most one for each thread."""
+        return min(self.max_runs or MOST_RUNS, self.run_threads)
 
     @property
     def longest_deadline_s(self) -> float:

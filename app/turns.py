@@ -58,6 +58,11 @@ class Device:
             self._give_back(share)
             self._grant()
 
+    def count_runs(self) -> int:
+        """Returns how many shares hold the device."""
+        with self._lock:
+            return len(self._held_since)
+
     def _give_back(self, share: Share) -> None:
         if share in self._held_since:
             share.had_s += self._clock() - self._held_since.pop(share)
@@ -79,7 +84,7 @@ class Device:
 
 
 class Share:
-    """The claim of one model on a device, for one run at a time.
+    """A claim on a device, for one run at a time. A model that runs several side by side has one for each of them.
 
     Args:
         device: What to hold.
@@ -107,6 +112,14 @@ class Share:
     def release(self) -> None:
         """Gives the device back if it holds it."""
         self._device.release(self)
+
+    def count_runs(self) -> int:
+        """Returns how many runs go on on the device, its own included."""
+        return self._device.count_runs()
+
+    def most_of(self, weight: float) -> int:
+        """Returns how many runs of a weight the device takes at once."""
+        return max(1, int(ROOM / weight))
 
     def pass_on(self) -> None:
         """Lets others go first if it is their turn; called by the holder's run, in its thread, where it can pause."""

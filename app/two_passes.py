@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from app.backend import Abandoned, Tensor
+from app.backend import Tensor
 from app.card import Tiling
-from app.errors import AbandonedError
 from app.tiles import Plan, Span, mirrored, plan_tiles
 
-Run = Callable[[Mapping[str, Tensor]], Tensor]
+GraphRun = Callable[[Mapping[str, Tensor]], Tensor]
+NextTile = Callable[[], None]
 Tile = tuple[Span, Span, dict[str, Tensor]]
 
 
-def fuse_in_two_passes(a: Tensor, b: Tensor, tiling: Tiling, *, sums: Run, given: Run, abandoned: Abandoned) -> Tensor:
+def fuse_in_two_passes(
+    a: Tensor, b: Tensor, tiling: Tiling, *, sums: GraphRun, given: GraphRun, next_tile: NextTile
+) -> Tensor:
     """Fuses one pair like the fusion graph, but for rounding.
 
     Args:
@@ -29,18 +31,17 @@ def fuse_in_two_passes(a: Tensor, b: Tensor, tiling: Tiling, *, sums: Run, given
         tiling: How to cut it.
         sums: Runs the first graph on a tile: ``a``, ``b``, ``counted`` (1, 1, h, w) -> (1, C).
         given: Runs the second: ``a``, ``b`` (1, 1, h, w), ``mean`` (1, C) -> (1, 1, h, w).
-        abandoned: Asked before each tile whether nobody waits for the result any more.
+        next_tile: Called before each tile; what it raises ends the run.
 
     Returns:
         Fused luminance (1, 1, H, W) in [0, 1].
 
     Raises:
-        AbandonedError: ``abandoned`` said so.
         RuntimeError: A graph returned a tile of another shape.
     """
-    mean = _mean(a, b, tiling, sums, abandoned)
+    mean = _mean(a, b, tiling, sums, next_tile)
     fused = np.empty_like(a)
-    for rows, columns, tile in _tiles(a, b, _plan(a, tiling, tiling.halo), abandoned):
+    for rows, columns, tile in _tiles(a, b, _plan(a, tiling, tiling.halo), next_tile):
         part = given(tile | {"mean": mean})
         if part.shape != tile["a"].shape:
             raise RuntimeError(f"{tiling.given.file} returned {part.shape} for a tile of {tile['a'].shape}")
@@ -49,11 +50,11 @@ def fuse_in_two_passes(a: Tensor, b: Tensor, tiling: Tiling, *, sums: Run, given
     return fused
 
 
-def _mean(a: Tensor, b: Tensor, tiling: Tiling, sums: Run, abandoned: Abandoned) -> Tensor:
+def _mean(a: Tensor, b: Tensor, tiling: Tiling, sums: GraphRun, next_tile: NextTile) -> Tensor:
     """First pass: the mean of the features over the padded image, (1, C)."""
     plan = _plan(a, tiling, tiling.halo_sums)
     total = np.zeros(1)  # In float64, as the sums of many tiles together have more digits than float32 holds.
-    for rows, columns, tile in _tiles(a, b, plan, abandoned):
+    for rows, columns, tile in _tiles(a, b, plan, next_tile):
         counted = np.zeros_like(tile["a"])
         counted[..., rows.inside, columns.inside] = 1.0
         total = total + sums(tile | {"counted": counted})
@@ -65,11 +66,10 @@ def _plan(image: Tensor, tiling: Tiling, halo: int) -> Plan:
     return plan_tiles(height, width, tile=tiling.tile, halo=halo, multiple=tiling.multiple)
 
 
-def _tiles(a: Tensor, b: Tensor, plan: Plan, abandoned: Abandoned) -> Iterator[Tile]:
+def _tiles(a: Tensor, b: Tensor, plan: Plan, next_tile: NextTile) -> Iterator[Tile]:
     """Yields rows and columns of each tile, and both images there, (1, 1, h, w) each."""
     height, width = a.shape[2:]
     for rows, columns in plan:
-        if abandoned():
-            raise AbandonedError
+        next_tile()
         here = (..., mirrored(rows, height)[:, None], mirrored(columns, width))
         yield rows, columns, {"a": a[here], "b": b[here]}

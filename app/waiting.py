@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.engine import Fused, Job
 
@@ -19,6 +19,7 @@ class BatchLimits:
         max_batch: Most pairs in one run.
         max_pixels: Most pixels of image_a over one run; a single pair may have more.
         max_wait_s: Longest wait of the oldest pair for others of its size, in seconds.
+        lanes: Most runs side by side.
         restart_pause_s: Seconds after the first failed restart.
     """
 
@@ -26,6 +27,7 @@ class BatchLimits:
     max_batch: int
     max_pixels: int
     max_wait_s: float
+    lanes: int = 1
     restart_pause_s: float = 1.0
 
     def most(self, job: Job) -> int:
@@ -47,6 +49,7 @@ class Entry:
         caller: Id of its request.
         queued_at: When it came, by ``time.perf_counter``.
         expires_at: When its caller stops waiting, likewise.
+        left: Set when its request has seen the result, or waits no more, and has taken back its other pairs.
     """
 
     job: Job
@@ -54,6 +57,7 @@ class Entry:
     caller: str
     queued_at: float
     expires_at: float = math.inf
+    left: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Waiting:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from app.bundles import Bundle
 from app.onnx_backend import OnnxBackend
+from app.runs import Run
 from app.settings import Settings
 from benchmarks.macs import count_macs
 from benchmarks.pictures import Scene
@@ -49,11 +50,11 @@ class Graphs:
 
     def fuse(self) -> None:
         """Runs the fusion graph with the service's options."""
-        self._served.fuse(self._inputs)
+        self._served.fuse(self._inputs, Run())
 
     def encode(self) -> None:
         """Runs the encoder on one image, with the service's options."""
-        self._served.encode(self._inputs["a"])
+        self._served.encode(self._inputs["a"], Run())
 
     def fuse_with_defaults(self) -> None:
         """Runs the fusion graph with onnxruntime's defaults."""
@@ -72,7 +73,7 @@ class Graphs:
         first, second = Scene(*size).planes()
         inputs: Feed = {"a": first, "b": second}
         if self._bundle.encoder is not None:
-            inputs |= {"code_a": self._served.encode(first), "code_b": self._served.encode(second)}
+            inputs |= {"code_a": self._served.encode(first, Run()), "code_b": self._served.encode(second, Run())}
         if self._bundle.card.edit_slots:
             inputs["edit"] = np.array([[slot.default for slot in self._bundle.card.edit_slots]], np.float32)
         return inputs

@@ -18,6 +18,7 @@ import numpy as np
 
 from app.bundles import read_bundle
 from app.onnx_backend import OnnxBackend
+from app.runs import Run
 from app.settings import Settings
 from benchmarks.memory import watch_peak
 
@@ -38,8 +39,8 @@ def main(folder: str, way: str, images: str, threads: str, most_bytes: str) -> i
         with watch_peak(os.getpid()) as peak:
             started = time.perf_counter()
             if bundle.card.encoder is not None:
-                inputs |= {f"code_{name}": backend.encode(inputs[name]) for name in ("a", "b")}
-            fuse(inputs)
+                inputs |= {f"code_{name}": backend.encode(inputs[name], Run()) for name in ("a", "b")}
+            fuse(inputs, Run())
             seconds = time.perf_counter() - started
     except Exception as error:  # onnxruntime's own exception classes share no public base.
         if isinstance(error, MemoryError) or "alloc" in str(error).lower():

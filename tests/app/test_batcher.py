@@ -10,9 +10,10 @@ import pytest
 
 from app.batcher import Batcher
 from app.engine import Fused, Job
-from app.errors import AbandonedError, OverloadedError, RunFailedError
+from app.errors import OverloadedError, RunFailedError
+from app.runs import Run
 from app.telemetry import Telemetry
-from app.turns import Device, Share
+from app.turns import Device
 from app.waiting import BatchLimits
 
 POISON = -1.0
@@ -32,14 +33,11 @@ class Runner:
         self.held = False
         self.broken = False
         self.restarts = 0
-        self.interrupted: list[list[float]] = []
+        self.runs: list[Run] = []
         self.beyond_repair = False
 
-    def interrupt(self, jobs):
-        self.interrupted.append([float(job.a[0, 0]) for job in jobs])
-
     def check(self):
-        self.run([job(0.5)], lambda: None)
+        self.run([job(0.5)], Run())
 
     def reopen(self):
         self.restarts += 1
@@ -47,8 +45,9 @@ class Runner:
             raise RuntimeError("no session")
         self.broken = False
 
-    def run(self, jobs, pause):
+    def run(self, jobs, run):
         values = [float(job.a[0, 0]) for job in jobs]
+        self.runs.append(run)
         self.batches.append(values)
         if self.held:
             assert self.permits.acquire(timeout=20)
@@ -71,7 +70,7 @@ def limits(**changes) -> BatchLimits:
 @asynccontextmanager
 async def started(runner: Runner, **changes):
     telemetry = Telemetry()
-    batcher = Batcher("test", runner, Share(Device()), limits(**changes), telemetry)
+    batcher = Batcher("test", runner, Device(), limits(**changes), telemetry)
     batcher.start()
     try:
         yield batcher, telemetry
@@ -227,7 +226,7 @@ def test_a_caller_that_leaves_during_its_run_harms_nobody():
         async with started(runner) as (batcher, _):
             first = await hold_one(batcher, runner)
             first.cancel()
-            await until(lambda: runner.interrupted == [[0]])
+            await until(lambda: runner.runs[0].ended)
             runner.permits.release(10)
             assert (await batcher.submit(job(7)))[0][0].luma[0, 0] == 7
 
@@ -241,11 +240,11 @@ def test_a_run_that_its_callers_left_may_end_early_and_is_no_failure():
 
             ended = 0
 
-            def run(self, jobs, pause):
-                fused = super().run(jobs, pause)
-                if all(job.abandoned.is_set() for job in jobs):
+            def run(self, jobs, run):
+                fused = super().run(jobs, run)
+                if run.ended:
                     self.ended += 1
-                    raise AbandonedError
+                run.between_tiles()
                 return fused
 
         runner = Tiles()
@@ -256,9 +255,9 @@ def test_a_run_that_its_callers_left_may_end_early_and_is_no_failure():
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(task, 0.001)
                 runner.permits.release()
-            runner.held, last = False, job(7)
-            assert (await batcher.submit(last))[0][0].luma[0, 0] == 7
-            assert not last.abandoned.is_set()
+            runner.held = False
+            assert (await batcher.submit(job(7)))[0][0].luma[0, 0] == 7
+            assert not runner.runs[-1].ended
             assert runner.ended == 4
             assert batcher.healthy
             assert "pairfuse_run_failures_total{" not in telemetry.render().decode()
@@ -283,7 +282,7 @@ def test_a_deadline_takes_the_job_out_of_the_queue():
 
 def test_it_is_not_healthy_unless_its_worker_lives():
     async def scenario():
-        batcher = Batcher("test", Runner(), Share(Device()), limits(), Telemetry())
+        batcher = Batcher("test", Runner(), Device(), limits(), Telemetry())
         assert not batcher.healthy
         batcher.start()
         assert batcher.healthy

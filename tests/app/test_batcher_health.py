@@ -132,11 +132,11 @@ def test_too_little_memory_is_no_sign_of_a_broken_model():
         runner = Runner()
         real_run = runner.run
 
-        def run_out(jobs, pause):
-            real_run(jobs, pause)
+        def run_out(jobs, run):
+            real_run(jobs, run)
             if any(job.a[0, 0] == 2 for job in jobs):
                 raise OutOfMemoryError(4, 4)
-            return real_run(jobs, pause)
+            return real_run(jobs, run)
 
         runner.run = run_out
         async with started(runner) as (batcher, telemetry):

@@ -10,7 +10,7 @@ import pytest
 from app.batcher import Batcher
 from app.errors import OverloadedError
 from app.telemetry import Telemetry
-from app.turns import Device, Share
+from app.turns import Device
 from tests.app.test_batcher import Runner, hold_one, job, limits, metric, run, started, until
 
 HOUR = 3600.0
@@ -146,7 +146,7 @@ def test_a_busy_size_does_not_keep_a_rare_one_waiting():
 def pair_of_batchers(**changes):
     device, runners = Device(), [Runner(), Runner()]
     batchers = [
-        Batcher(name, runner, Share(device), limits(**changes), Telemetry())
+        Batcher(name, runner, device, limits(**changes), Telemetry())
         for name, runner in zip("ab", runners, strict=True)
     ]
     for batcher in batchers:

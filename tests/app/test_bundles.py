@@ -13,6 +13,7 @@ from app.bundles import read_bundle
 from app.catalog import load_catalog
 from app.errors import BundleError, StartupError, UnknownModelError
 from app.onnx_backend import CPU, CUDA, OnnxBackend, choose_providers, import_runtime
+from app.runs import Run
 from app.settings import Settings
 from app.telemetry import Telemetry
 
@@ -276,9 +277,9 @@ def test_graphs_are_opened_again_only_if_they_are_the_same(folder):
     backend = OnnxBackend(read_bundle(folder), Settings(device="cpu", threads=1))
     backend.reopen()
     image = np.full((1, 1, 40, 40), 0.25, np.float32)
-    codes = backend.encode(np.concatenate([image, image]))
+    codes = backend.encode(np.concatenate([image, image]), Run())
     inputs = {"a": image, "b": image, "code_a": codes[:1], "code_b": codes[1:], "edit": np.ones((1, 2), np.float32)}
-    np.testing.assert_allclose(backend.fuse(inputs), image, atol=1e-6)
+    np.testing.assert_allclose(backend.fuse(inputs, Run()), image, atol=1e-6)
     other = (folder / "fusion.onnx").read_bytes() + b" "
     (folder / "fusion.onnx").write_bytes(other)
     record = {"sha256": hashlib.sha256(other).hexdigest(), "bytes": len(other)}

@@ -11,6 +11,7 @@ from app.cache import CodeCache, image_key
 from app.engine import Engine
 from app.errors import AbandonedError
 from app.onnx_backend import OnnxBackend
+from app.runs import Run
 from app.settings import Settings
 
 
@@ -61,15 +62,12 @@ class CountingBackend:
         self._backend = backend
         self.encoded = []
 
-    def encode(self, images):
+    def encode(self, images, run):
         self.encoded.append(len(images))
-        return self._backend.encode(images)
+        return self._backend.encode(images, run)
 
-    def fuse(self, inputs, abandoned):
-        return self._backend.fuse(inputs, abandoned)
-
-    def interrupt(self):
-        self._backend.interrupt()
+    def fuse(self, inputs, run):
+        return self._backend.fuse(inputs, run)
 
 
 @pytest.fixture
@@ -129,38 +127,28 @@ def test_a_model_without_encoder_and_slots(make_engine, planes):
 
 def test_a_graph_that_changes_the_size_is_an_error(make_engine, planes):
     engine, backend, _ = make_engine("plain")
-    backend.fuse = lambda inputs, abandoned: inputs["a"][..., :-1]
+    backend.fuse = lambda inputs, run: inputs["a"][..., :-1]
     with pytest.raises(RuntimeError, match="returned"):
         engine.run([engine.job(planes[0], planes[1], ())])
 
 
-class Unending:
-    """A pair whose run on the moody model takes hours, and the thread that runs it."""
-
-    def __init__(self, engine, planes):
-        self.engine, self.jobs = engine, [engine.job(planes[0], planes[1], (1e6, 0.0))]
-        self.begun, encode = threading.Event(), engine.backend.fuse
-        engine.backend.fuse = lambda *arguments: self.begun.set() or encode(*arguments)
-        self.pool = ThreadPoolExecutor(1)
-        self.result = self.pool.submit(engine.run, self.jobs)
-        assert self.begun.wait(30)
-
-    def interrupt_until_done(self, jobs):
-        # The run may be just about to begin: then there is nothing yet to interrupt.
-        for _ in range(3000):
-            self.engine.interrupt(jobs)
-            if wait([self.result], 0.01).done:
-                return
-
-
-def test_a_run_can_be_interrupted_and_the_next_one_is_whole(make_engine, planes):
-    engine, _, _ = make_engine("moody")
-    unending = Unending(engine, planes)
-    engine.interrupt([*unending.jobs])  # Equal jobs, but not this run.
-    assert not wait([unending.result], 0.05).done
-    unending.interrupt_until_done(unending.jobs)
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_run_can_be_ended_and_the_next_one_is_whole(make_engine, planes, narrow):
+    engine, backend, _ = make_engine("moody")
+    endless, other, fuse = Run(narrow=narrow), Run(), backend.fuse
+    begun = threading.Event()
+    backend.fuse = lambda inputs, run: begun.set() or fuse(inputs, run)
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(engine.run, [engine.job(planes[0], planes[1], (1e6, 0.0))], endless)  # Takes hours.
+        assert begun.wait(30)
+        other.end()
+        assert not wait([result], 0.05).done
+        # The graph may be just about to begin, or its first operation not have looked yet.
+        while not wait([result], 0.01).done:
+            endless.end()
     with pytest.raises(AbandonedError):
-        unending.result.result(timeout=0)
-    engine.interrupt(unending.jobs)
+        result.result(timeout=0)
+    with pytest.raises(AbandonedError):
+        engine.run([engine.job(planes[0], planes[1], (0.0, 0.0))], endless)
     fused = engine.run([engine.job(planes[0], planes[1], (0.0, 0.0))])[0].luma
     np.testing.assert_allclose(fused, planes[:2].mean(0), atol=1e-6)

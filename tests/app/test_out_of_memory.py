@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.backend import never
 from app.bundles import read_bundle
 from app.engine import Engine
 from app.errors import OutOfMemoryError
 from app.onnx_backend import OnnxBackend
 from app.out_of_memory import is_out_of_memory
+from app.runs import Run
 from app.settings import Settings
 
 ARENA = (
@@ -60,18 +60,18 @@ class SmallDevice:
         self.has_tiles = tiled_pixels > 0
         self.runs = []
 
-    def encode(self, images):
+    def encode(self, images, run):
         self._allocate("encode", images, self.pixels)
-        return self._backend.encode(images)
+        return self._backend.encode(images, run)
 
-    def fuse(self, inputs, abandoned=never):
+    def fuse(self, inputs, run):
         self._allocate("fuse", inputs["a"], self.pixels)
-        return self._backend.fuse(inputs, abandoned)
+        return self._backend.fuse(inputs, run)
 
-    def fuse_in_tiles(self, inputs, abandoned=never):
-        abandoned()
+    def fuse_in_tiles(self, inputs, run):
+        run.between_tiles()
         self._allocate("tiles", inputs["a"], self.tiled_pixels)
-        return self._backend.fuse_whole(inputs)
+        return self._backend.fuse_whole(inputs, run)
 
     def _allocate(self, kind, images, pixels):
         self.runs.append((kind, len(images)))
@@ -128,7 +128,7 @@ def test_one_pair_that_does_not_fit_goes_in_tiles(make_engine):
     engine, backend, actions = make_engine("plain", 100, 10_000)
     pauses = []
     jobs = jobs_of(engine, 2)
-    assert_means(jobs, engine.run(jobs, lambda: pauses.append(1)))
+    assert_means(jobs, engine.run(jobs, Run(pause=lambda: pauses.append(1))))
     assert backend.runs == [("fuse", 2), ("fuse", 1), ("tiles", 1), ("fuse", 1), ("tiles", 1)]
     assert actions == ["halved", "tiled", "tiled"]
     assert len(pauses) == 2

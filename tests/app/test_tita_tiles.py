@@ -6,6 +6,7 @@ import torch
 
 from app.bundles import read_bundle
 from app.onnx_backend import OnnxBackend
+from app.runs import Run
 from app.settings import Settings
 from tests.app.tiled_bundle import write_tiled_bundle
 
@@ -56,7 +57,7 @@ def test_tiles_equal_pytorch_on_the_whole_image(tita, size):
     a, b = pair(2, 1, *size)
     a[..., : size[1] // 2] *= 0.2  # Tiles with other means than the whole.
     asked = []
-    tiled = backend.fuse({"a": a.numpy(), "b": b.numpy()}, lambda: bool(asked.append(1)))
+    tiled = backend.fuse({"a": a.numpy(), "b": b.numpy()}, Run(pause=lambda: asked.append(1)))
     assert len(asked) > 4
     with torch.no_grad():
         expected = model(a, b).numpy()
@@ -66,4 +67,4 @@ def test_tiles_equal_pytorch_on_the_whole_image(tita, size):
 
 def test_the_fusion_graph_agrees_below_and_above_the_limit(tita):
     inputs = {name: image.numpy() for name, image in zip("ab", pair(1, 1, 160, 170), strict=True)}
-    np.testing.assert_allclose(tita[1].fuse_whole(inputs), tita[1].fuse_in_tiles(inputs), atol=1e-5)
+    np.testing.assert_allclose(tita[1].fuse_whole(inputs, Run()), tita[1].fuse_in_tiles(inputs, Run()), atol=1e-5)

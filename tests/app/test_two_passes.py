@@ -5,9 +5,9 @@ import pytest
 
 from app.bundles import read_bundle
 from app.card import Tiling
-from app.engine import Engine
 from app.errors import AbandonedError
 from app.onnx_backend import OnnxBackend
+from app.runs import Run
 from app.settings import Settings
 from app.two_passes import fuse_in_two_passes
 from tests.app.tiled_bundle import GEOMETRY, blur_graphs, expected_fusion, planes, write_tiled_bundle
@@ -25,22 +25,24 @@ def blur(tmp_path_factory):
     return open_bundle(write_tiled_bundle(tmp_path_factory.mktemp("weights"), "blur"))
 
 
-class Watcher:
-    """Counts how often it is asked, and says that everybody left from one time on."""
+class Watched(Run):
+    """A run that counts how often it could pause, and is ended one of these times."""
 
-    def __init__(self, leaves_at=None):
-        self.asked = 0
-        self._leaves_at = leaves_at
+    def __init__(self, ends_at=None):
+        super().__init__(pause=self._count)
+        self.paused = 0
+        self._ends_at = ends_at
 
-    def __call__(self):
-        self.asked += 1
-        return self.asked == self._leaves_at
+    def _count(self):
+        self.paused += 1
+        if self.paused == self._ends_at:
+            self.end()
 
 
 @pytest.mark.parametrize("size", [(80, 120), (100, 203), (33, 500), (47, 49), (161, 41)])
 def test_tiles_equal_the_whole_at_every_size(blur, size):
     inputs = planes(1, 1, *size)
-    fused = blur[0].fuse_in_tiles(inputs)
+    fused = blur[0].fuse_in_tiles(inputs, Run())
     assert fused.shape == (1, 1, *size)
     assert fused.dtype == np.float32
     expected = expected_fusion(inputs["a"][0, 0], inputs["b"][0, 0])
@@ -52,52 +54,41 @@ def test_without_halo_the_result_is_another(tmp_path, changes):
     """So the tests here see both halos."""
     backend, _ = open_bundle(write_tiled_bundle(tmp_path, "blur", **changes))
     inputs = planes(1, 1, 160, 160)
-    difference = backend.fuse_in_tiles(inputs)[0, 0] - expected_fusion(inputs["a"][0, 0], inputs["b"][0, 0])
+    difference = backend.fuse_in_tiles(inputs, Run())[0, 0] - expected_fusion(inputs["a"][0, 0], inputs["b"][0, 0])
     assert np.abs(difference).max() > 2e-3  # Rounding stays below 1e-5.
 
 
 def test_only_images_above_the_limit_run_in_tiles(blur):
     for width, in_tiles in ((64, False), (65, True)):
-        watcher = Watcher()
-        blur[0].fuse(planes(3, 1, 64, width), watcher)
-        assert bool(watcher.asked) == in_tiles
+        run = Watched()
+        blur[0].fuse(planes(3, 1, 64, width), run)
+        assert bool(run.paused) == in_tiles
 
 
 def test_each_pair_of_a_batch_is_fused_with_its_own_mean(blur):
     inputs = planes(3, 1, 80, 72)
     inputs["a"][1] *= 0.1
-    fused = blur[0].fuse(inputs)
+    fused = blur[0].fuse(inputs, Run())
     for number in range(3):
         expected = expected_fusion(inputs["a"][number, 0], inputs["b"][number, 0])
         np.testing.assert_allclose(fused[number, 0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("leaves_at", [1, 5, 14])
-def test_a_run_that_nobody_waits_for_ends_between_tiles(blur, leaves_at):
+@pytest.mark.parametrize("ends_at", [1, 5, 14, 25])
+def test_a_run_that_nobody_waits_for_ends_between_tiles(blur, ends_at):
     """9 tiles of 48 in the first pass and 16 in the second."""
-    inputs, everything, watcher = planes(1, 1, 96, 96), Watcher(), Watcher(leaves_at)
-    blur[0].fuse(inputs, everything)
-    assert everything.asked == 9 + 16
+    inputs, whole, ended = planes(1, 1, 96, 96), Watched(), Watched(ends_at)
+    blur[0].fuse(inputs, whole)
+    assert whole.paused == 9 + 16
     with pytest.raises(AbandonedError):
-        blur[0].fuse(inputs, watcher)
-    assert watcher.asked == leaves_at
-
-
-def test_a_run_goes_on_as_long_as_one_caller_waits(blur):
-    engine = Engine(blur[1], blur[0], 0, lambda _: None)
-    inputs = planes(2, 1, 96, 96)
-    jobs = [engine.job(inputs["a"][n, 0], inputs["b"][n, 0], ()) for n in range(2)]
-    jobs[0].abandoned.set()
-    assert np.abs(engine.run(jobs)[1].luma - expected_fusion(jobs[1].a, jobs[1].b)).max() < 1e-5
-    jobs[1].abandoned.set()
-    with pytest.raises(AbandonedError):
-        engine.run(jobs)
+        blur[0].fuse(inputs, ended)
+    assert ended.paused == ends_at
 
 
 def test_a_model_without_tiles_says_so(weights):
     backend, _ = open_bundle(weights / "plain")
     with pytest.raises(ValueError, match="no graphs for tiles"):
-        backend.fuse_in_tiles(planes(1, 1, 64, 64))
+        backend.fuse_in_tiles(planes(1, 1, 64, 64), Run())
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +99,7 @@ def tiling():
 
 def fuse_with(tiling, *, sums, given, size=(160, 160)):
     inputs = planes(1, 1, *size)
-    return fuse_in_two_passes(inputs["a"], inputs["b"], tiling, sums=sums, given=given, abandoned=lambda: False)
+    return fuse_in_two_passes(inputs["a"], inputs["b"], tiling, sums=sums, given=given, next_tile=lambda: None)
 
 
 def test_no_graph_ever_sees_more_than_a_tile(tiling):

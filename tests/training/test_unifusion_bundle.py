@@ -21,6 +21,7 @@ from app.bundles import read_bundle
 from app.card import Evaluation, ModelCard
 from app.engine import Engine
 from app.onnx_backend import OnnxBackend
+from app.runs import Run
 from app.settings import Settings
 from models.unifusion.backbone import VisionBackbone
 from tests.service.conftest import running_service
@@ -339,12 +340,13 @@ class Recorder:
 
 def test_memory_is_given_back_by_pixels_whatever_the_size_of_codes(bundle, monkeypatch):
     backend = OnnxBackend(read_bundle(bundle), Settings(device="cpu", threads=1))
-    backend._fusion = recorder = Recorder()
+    recorder = Recorder()
+    backend._fusion = backend._fusion._replace(wide=recorder)
     monkeypatch.setattr(onnx_backend, "RETAINED_PIXELS", 64 * 64)
     code = np.zeros((1, 4096, 5, 5), np.float32)
     for side in (64, 65):
         image = np.zeros((1, 1, side, side), np.float32)
-        backend.fuse({"a": image, "b": image, "code_a": code, "code_b": code})
+        backend.fuse({"a": image, "b": image, "code_a": code, "code_b": code}, Run())
     kept, given_back = recorder.options
     assert not asks_for_memory_back(kept)
     assert asks_for_memory_back(given_back)

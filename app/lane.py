@@ -1,0 +1,167 @@
+"""Runs batches of one model, one after another; a model may have several lanes side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from app.engine import Fused, Job
+from app.errors import AbandonedError, OutOfMemoryError, RunFailedError
+from app.health import Health
+from app.pace import Pace
+from app.runs import Run
+from app.telemetry import Telemetry
+from app.turns import Share
+from app.waiting import Entry
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Model(Protocol):
+    """What runs pairs; several threads call it, but for ``reopen``. ``app.engine.Engine`` is one."""
+
+    def run(self, jobs: Sequence[Job], run: Run) -> list[Fused]:
+        """Fuses jobs of one size; pauses and ends early where the run says so."""
+        ...
+
+    def check(self) -> None:
+        """Runs a known-good pair; raises if that fails."""
+        ...
+
+    def reopen(self) -> None:
+        """Starts the model anew; raises if that fails. Called while nothing runs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Served:
+    """What all lanes of one model share.
+
+    Attributes:
+        name: The model's name, for logs and metrics.
+        model: The model.
+        threads: Has a thread for each lane.
+        health: Told of runs and failures.
+        pace: Told how long they took.
+        telemetry: Receives batch sizes.
+    """
+
+    name: str
+    model: Model
+    threads: ThreadPoolExecutor
+    health: Health
+    pace: Pace
+    telemetry: Telemetry
+
+
+class Lane:
+    """Runs one batch at a time. Lives on one event loop.
+
+    Args:
+        served: The model.
+        share: This lane's claim on the model's device.
+        count_busy: Returns how many lanes of the model run a batch at present.
+    """
+
+    def __init__(self, served: Served, share: Share, count_busy: Callable[[], int]) -> None:
+        self.share = share
+        self._served = served
+        self._count_busy = count_busy
+        self._batch: list[Entry] = []
+        # Those of the batch that the model runs at present, and their run.
+        self._now: list[Entry] = []
+        self._run = Run()
+        self._since = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether it runs a batch."""
+        return bool(self._batch)
+
+    def left_s(self, seconds: Callable[[int], float]) -> float:
+        """Returns the seconds that what is left of its batch will add, by a pace of all lanes together."""
+        if not self._batch:
+            return 0.0
+        elapsed = (time.perf_counter() - self._since) / self._count_busy()
+        return max(0.0, seconds(pixels_of(self._batch)) - elapsed)
+
+    def leave(self, entry: Entry) -> None:
+        """Ends the run of a pair whose caller has left, if nobody waits for any other one of it."""
+        if entry in self._now and all(each.future.cancelled() for each in self._now):
+            self._run.end()
+
+    async def run(self, batch: list[Entry], since: float, *, narrow: bool) -> None:
+        """Runs a batch and answers its callers.
+
+        Args:
+            batch: Pairs of one size.
+            since: When the device was claimed for it, by ``time.perf_counter``.
+            narrow: Whether other runs need the CPU cores as well.
+        """
+        self._batch, self._since = batch, since
+        try:
+            self._served.telemetry.batch_size.observe(len(batch))
+            await self._execute(batch, narrow=narrow)
+        finally:
+            self._batch, self._now = [], []
+            for entry in batch:
+                if not entry.future.done():  # The worker itself failed, or is told to end.
+                    entry.future.set_exception(RunFailedError())
+
+    async def _execute(self, batch: list[Entry], *, narrow: bool) -> None:
+        started, served = time.perf_counter(), self._served
+        self._now, self._run = batch, Run(narrow=narrow, pause=self.share.pass_on)
+        try:
+            results = await self.in_thread(served.model.run, [entry.job for entry in batch], self._run)
+        except AbandonedError:
+            log.info("model run ended early: nobody waits", extra=self._facts(batch))
+            return
+        except OutOfMemoryError as error:  # Says nothing about the model's health, and is logged where it was met.
+            await self._after_failure(batch, error, narrow=narrow)
+            return
+        except Exception:  # Whatever a run raises, the worker must live on.
+            served.health.note_failure()
+            log.exception("model run failed", extra=self._facts(batch))
+            await self._after_failure(batch, RunFailedError(), narrow=narrow)
+            return
+        served.health.note_run()
+        served.pace.note(pixels_of(batch), (time.perf_counter() - self._since) / self._count_busy())
+        for entry, fused in zip(batch, results, strict=True):
+            if not entry.future.done():
+                entry.future.set_result((fused, started - entry.queued_at))
+
+    async def _after_failure(self, batch: list[Entry], error: Exception, *, narrow: bool) -> None:
+        if len(batch) == 1:
+            if not batch[0].future.done():
+                batch[0].future.set_exception(error)
+                await batch[0].left.wait()  # Its request takes its other jobs back before they cost a run.
+            return
+        for entry in batch:
+            if not entry.future.done():
+                self._since = time.perf_counter()
+                await self._execute([entry], narrow=narrow)
+
+    async def in_thread(self, work: Callable[..., T], *args: object) -> T:
+        """Calls in a thread of the model. If the lane is told to end, the call ends first: it holds the device."""
+        call = asyncio.get_running_loop().run_in_executor(self._served.threads, work, *args)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            self._run.end()
+            await asyncio.wait([call])
+            raise
+
+    def _facts(self, batch: list[Entry]) -> dict[str, object]:
+        return {"model": self._served.name, "pairs": len(batch), "requests": [entry.caller for entry in batch]}
+
+
+def pixels_of(entries: Sequence[Entry]) -> int:
+    """Returns the pixels of image_a over all pairs."""
+    return sum(entry.job.a.size for entry in entries)
