@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 
 from app.engine import Fused, Job
@@ -59,6 +58,7 @@ class Batcher:
         self._lanes = [Lane(served, Share(device), self._count_busy) for _ in range(limits.lanes)]
         self._work: dict[Lane, asyncio.Task[None]] = {}
         self._change = asyncio.Event()
+        self._rested = True
         self._dispatcher: asyncio.Task[None] | None = None
 
     @property
@@ -217,8 +217,19 @@ class Batcher:
         pause = None
         if self._health.good and self._free() and self._count_claiming() < self.depth:
             pause = max(0.0, self._waiting.closes_at - time.perf_counter())
-        with suppress(TimeoutError):
+        idle = not self._work and not self.depth
+        if idle and not self._rested:
+            pause = self._limits.rest_after_s
+        try:
             await asyncio.wait_for(self._change.wait(), pause)
+        except TimeoutError:
+            if idle:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        """Gives memory back, once after each spell of work."""
+        self._rested = True
+        await self._use(self._lanes[0], self._model.rest)
 
     async def _serve(self, lane: Lane) -> None:
         """Has a lane run what is due, until nothing is."""
@@ -240,6 +251,7 @@ class Batcher:
         await lane.share.claim(weight)
         # Only now: what came or left while other runs went on counts too.
         if batch := self._take(weight):
+            self._rested = False
             await lane.run(batch, claimed_at, narrow=self._is_crowded(lane, weight))
 
     def _is_crowded(self, lane: Lane, weight: float) -> bool:
@@ -265,14 +277,14 @@ class Batcher:
 
     async def _recover(self) -> None:
         lane = self._lanes[0]
-        await self._health.recover(
-            partial(self._check, lane), partial(lane.in_thread, self._model.reopen), self._turn_all_away
-        )
+        check = partial(self._use, lane, self._model.check)
+        await self._health.recover(check, partial(lane.in_thread, self._model.reopen), self._turn_all_away)
 
-    async def _check(self, lane: Lane) -> None:
+    async def _use(self, lane: Lane, work: Callable[[], None]) -> None:
+        """Calls the model in an idle lane, for something that takes hardly any memory."""
         await lane.share.claim(0.0)
         try:
-            await lane.in_thread(self._model.check)
+            await lane.in_thread(work)
         finally:
             lane.share.release()
 

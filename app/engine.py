@@ -109,6 +109,10 @@ class Engine:
         if not np.isfinite(self.run([self.probe_job()])[0].luma).all():
             raise RuntimeError("the check run returned values that are not finite")
 
+    def rest(self) -> None:
+        """Gives back the memory that earlier runs have kept; only a run can."""
+        self.run([self.probe_job()], Run(last=True))
+
     def reopen(self) -> None:
         """Opens the graphs again, and forgets what the failing ones have computed.
 

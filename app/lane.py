@@ -35,6 +35,10 @@ class Model(Protocol):
         """Runs a known-good pair; raises if that fails."""
         ...
 
+    def rest(self) -> None:
+        """Gives memory back that is kept for further runs."""
+        ...
+
     def reopen(self) -> None:
         """Starts the model anew; raises if that fails. Called while nothing runs."""
         ...
@@ -116,7 +120,7 @@ class Lane:
                     entry.future.set_exception(RunFailedError())
 
     async def _execute(self, batch: list[Entry], *, narrow: bool) -> None:
-        started, served = time.perf_counter(), self._served
+        started, beside, served = time.perf_counter(), self._count_busy(), self._served
         self._now, self._run = batch, Run(narrow=narrow, pause=self.share.pass_on)
         try:
             results = await self.in_thread(served.model.run, [entry.job for entry in batch], self._run)
@@ -132,7 +136,9 @@ class Lane:
             await self._after_failure(batch, RunFailedError(), narrow=narrow)
             return
         served.health.note_run()
-        served.pace.note(pixels_of(batch), (time.perf_counter() - self._since) / self._count_busy())
+        # Of those that went on beside it some have ended already, or had not begun yet.
+        beside = max(beside, self._count_busy())
+        served.pace.note(pixels_of(batch), (time.perf_counter() - self._since) / beside)
         for entry, fused in zip(batch, results, strict=True):
             if not entry.future.done():
                 entry.future.set_result((fused, started - entry.queued_at))

@@ -192,6 +192,7 @@ class Pipeline:
             max_pixels=most,
             max_wait_s=settings.max_wait_ms / 1000,
             lanes=engine.backend.runs,
+            rest_after_s=settings.rest_after_s,
         )
         return Batcher(engine.card.name, engine, device, limits, self._telemetry)
 

@@ -14,11 +14,13 @@ class Run:
 
     Args:
         narrow: Others go on beside it: it should leave them their CPU cores.
+        last: None is expected soon: it should keep no memory for the next one.
         pause: Called where it can let others go first.
     """
 
-    def __init__(self, *, narrow: bool = False, pause: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, *, narrow: bool = False, last: bool = False, pause: Callable[[], None] = lambda: None) -> None:
         self.narrow = narrow
+        self.last = last
         self._pause = pause
         self._guard = threading.Lock()
         self._stop: Callable[[], None] | None = None

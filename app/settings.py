@@ -90,6 +90,12 @@ class Settings(BaseSettings):
     max_wait_ms: float = Field(
         0.0, ge=0, le=1000, description="How long a run may wait for more pairs of its size, in milliseconds."
     )
+    rest_after_s: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="Seconds without work after which a model gives back the memory that its runs keep for the next.",
+    )
     cache_bytes: int = Field(
         64 * 2**20, ge=0, description="Memory for cached encoder outputs of one model, in bytes. 0: no cache."
     )

@@ -20,6 +20,7 @@ class BatchLimits:
         max_pixels: Most pixels of image_a over one run; a single pair may have more.
         max_wait_s: Longest wait of the oldest pair for others of its size, in seconds.
         lanes: Most runs side by side.
+        rest_after_s: Seconds without a pair after which the model gives memory back.
         restart_pause_s: Seconds after the first failed restart.
     """
 
@@ -28,6 +29,7 @@ class BatchLimits:
     max_pixels: int
     max_wait_s: float
     lanes: int = 1
+    rest_after_s: float = math.inf
     restart_pause_s: float = 1.0
 
     def most(self, job: Job) -> int:
