@@ -54,7 +54,7 @@ class Batcher:
         self._pace = Pace()
         self._health = Health(name, limits.restart_pause_s, telemetry)
         self._threads = ThreadPoolExecutor(limits.lanes, thread_name_prefix=f"run-{name}")
-        served = Served(name, model, self._threads, self._health, self._pace, telemetry)
+        served = Served(name, model, self._threads, self._health, self._pace, telemetry, self._turn_all_away)
         self._lanes = [Lane(served, Share(device), self._count_busy) for _ in range(limits.lanes)]
         self._work: dict[Lane, asyncio.Task[None]] = {}
         self._change = asyncio.Event()
@@ -63,7 +63,7 @@ class Batcher:
 
     @property
     def healthy(self) -> bool:
-        """Whether pairs are being dispatched and the last three runs did not all fail."""
+        """Whether pairs are being dispatched, the last three runs did not all fail, and none is stuck."""
         alive = self._dispatcher is not None and not self._dispatcher.done()
         return alive and self._health.good
 
@@ -156,7 +156,7 @@ class Batcher:
         return sum(lane.left_s(seconds) for lane in self._lanes) + seconds(self._waiting.pixels)
 
     def _down(self) -> NotReadyError:
-        detail = f"{self._name} fails and is being restarted. Use another model, or try again when Retry-After says."
+        detail = f"{self._name} fails and must recover. Use another model, or try again when Retry-After says."
         return NotReadyError(detail, self._health.down_s or 0.0)
 
     def _leave(self, entry: Entry) -> None:

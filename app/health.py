@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 FAILURES_TO_UNHEALTHY = 3
 LONGEST_PAUSE_S = 60.0
+STUCK_RETRY_S = 60.0
 
 
 class Health:
@@ -30,16 +31,19 @@ class Health:
         self._telemetry = telemetry
         self._failures = 0
         self._next_restart: float | None = None
+        self._stuck = 0
         telemetry.model_up.labels(name).set(1)
 
     @property
     def good(self) -> bool:
-        """Whether the last three runs did not all fail."""
-        return self._failures < FAILURES_TO_UNHEALTHY
+        """Whether the last three runs did not all fail, and none is stuck."""
+        return self._failures < FAILURES_TO_UNHEALTHY and not self._stuck
 
     @property
     def down_s(self) -> float | None:
-        """Seconds until the next restart, once a restart has failed; None while the model may be called."""
+        """Seconds until a caller may try again, once a restart has failed or a run is stuck; else None."""
+        if self._stuck:
+            return STUCK_RETRY_S
         return None if self._next_restart is None else max(0.0, self._next_restart - time.perf_counter())
 
     def note_run(self) -> None:
@@ -54,6 +58,16 @@ class Health:
     def doubt(self) -> None:
         """Demands a check run before the next run."""
         self._set_failures(FAILURES_TO_UNHEALTHY)
+
+    def note_stuck(self) -> None:
+        """Records a run that does not end though it was told to."""
+        self._stuck += 1
+        self._set_failures(self._failures)
+
+    def note_loose(self) -> None:
+        """Records that a stuck run has ended after all."""
+        self._stuck -= 1
+        self.doubt()
 
     async def recover(
         self, check: Callable[[], Awaitable[None]], restart: Callable[[], Awaitable[None]], on_down: Callable[[], None]

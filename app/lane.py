@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+STUCK_AFTER_S = 60.0
+
 
 class Model(Protocol):
     """What runs pairs; several threads call it, but for ``reopen``. ``app.engine.Engine`` is one."""
@@ -55,6 +57,7 @@ class Served:
         health: Told of runs and failures.
         pace: Told how long they took.
         telemetry: Receives batch sizes.
+        turn_all_away: Called when a run is stuck.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Served:
     health: Health
     pace: Pace
     telemetry: Telemetry
+    turn_all_away: Callable[[], None]
 
 
 class Lane:
@@ -82,6 +86,7 @@ class Lane:
         # Those of the batch that the model runs at present, and their run.
         self._now: list[Entry] = []
         self._run = Run()
+        self._stuck = False
         self._since = 0.0
 
     @property
@@ -98,8 +103,17 @@ class Lane:
 
     def leave(self, entry: Entry) -> None:
         """Ends the run of a pair whose caller has left, if nobody waits for any other one of it."""
-        if entry in self._now and all(each.future.cancelled() for each in self._now):
+        if entry in self._now and not self._run.ended and all(each.future.cancelled() for each in self._now):
             self._run.end()
+            asyncio.get_running_loop().call_later(STUCK_AFTER_S, self._look_after, self._run)
+
+    def _look_after(self, run: Run) -> None:
+        """Sounds the alarm if a run goes on long after it was told to end: its thread, or the device, hangs."""
+        if self._run is run and self._now:
+            log.critical("model run does not end; only a restart of the process can help", extra=self._facts(self._now))
+            self._stuck = True
+            self._served.health.note_stuck()
+            self._served.turn_all_away()
 
     async def run(self, batch: list[Entry], since: float, *, narrow: bool) -> None:
         """Runs a batch and answers its callers.
@@ -115,6 +129,9 @@ class Lane:
             await self._execute(batch, narrow=narrow)
         finally:
             self._batch, self._now = [], []
+            if self._stuck:
+                self._stuck = False
+                self._served.health.note_loose()
             for entry in batch:
                 if not entry.future.done():  # The worker itself failed, or is told to end.
                     entry.future.set_exception(RunFailedError())

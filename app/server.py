@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +27,8 @@ from app.tracing import configure_tracing, tracing_options
 
 log = logging.getLogger(__name__)
 
+# Beyond the time for requests: runs that nobody waits for any more must have ended by then.
+LAST_RUNS_S = 30.0
 DESCRIPTION = """Fuses an aligned pair of images into one.
 
     curl -F image_a=@visible.png -F image_b=@infrared.png localhost:8000/fuse -o fused.png
@@ -96,11 +101,24 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = True
         return await super().on_tick(counter)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes everything; a run that hangs cannot be ended, and does not keep the process for good."""
+        limit = threading.Timer(self._service.settings.drain_timeout_s + LAST_RUNS_S, _give_up)
+        limit.daemon = True
+        limit.start()
+        await super().shutdown(sockets)
+        limit.cancel()
+
     def _drained(self, seconds: float) -> bool:
         settings = self._service.settings
         if seconds >= settings.drain_delay_s + settings.drain_timeout_s:
             return True
         return seconds >= settings.drain_delay_s and self._service.gate.idle
+
+
+def _give_up() -> None:
+    log.critical("a model run does not end; the process ends without it")
+    os._exit(1)
 
 
 def serve(settings: Settings) -> None:

@@ -67,7 +67,7 @@ def test_while_restarts_fail_callers_are_turned_away_and_told_when_to_come_back(
             await until(lambda: restarts(telemetry, "failed") == 1)
             assert not batcher.healthy
             assert up(telemetry) == 0
-            with pytest.raises(NotReadyError, match="test fails and is being restarted") as caught:
+            with pytest.raises(NotReadyError, match="test fails and must recover") as caught:
                 await batcher.submit(job(1))
             assert int(caught.value.headers["Retry-After"]) in {19, 20}
             assert batcher.depth == 0

@@ -11,7 +11,7 @@ import pytest
 
 from app.batcher import Batcher
 from app.engine import Fused
-from app.errors import RunFailedError
+from app.errors import NotReadyError, RunFailedError
 from app.telemetry import Telemetry
 from app.turns import Device
 from tests.app.test_batcher import POISON, job, limits, metric, run, until
@@ -263,6 +263,54 @@ def test_stopping_ends_every_run():
             results = await asyncio.gather(*tasks, return_exceptions=True)
             assert [type(each) for each in results] == [RunFailedError, RunFailedError, asyncio.CancelledError]
             assert sorted(crowd.begun) == [1, 2]
+
+    run(scenario())
+
+
+def test_a_run_that_does_not_end_takes_its_model_down_until_it_does(monkeypatch):
+    monkeypatch.setattr("app.lane.STUCK_AFTER_S", 0.02)
+
+    async def scenario():
+        crowd = Crowd()
+        async with crowded(crowd) as (batcher, telemetry):
+            hanging, working = submit(batcher, 1, 2)
+            await until(lambda: len(crowd.begun) == 2)
+            waiting = submit(batcher, 3)
+            hanging.cancel()
+            await until(lambda: not batcher.healthy)
+            assert metric(telemetry, "pairfuse_model_up") == 0
+            with pytest.raises(NotReadyError, match="must recover"):
+                await batcher.submit(job(4))
+            with pytest.raises(NotReadyError):
+                await waiting[0]
+            crowd.let_go(2)
+            assert (await working)[0][0].luma[0, 0] == 2
+            assert not batcher.healthy
+            crowd.let_go(1)
+            await until(lambda: batcher.healthy)
+            assert (crowd.checks, crowd.restarts) == (1, 0)
+            crowd.let_go(5)
+            assert (await batcher.submit(job(5)))[0][0].luma[0, 0] == 5
+
+    run(scenario())
+
+
+def test_a_run_that_ends_when_told_to_is_not_stuck(monkeypatch):
+    monkeypatch.setattr("app.lane.STUCK_AFTER_S", 0.02)
+
+    async def scenario():
+        crowd = Crowd()
+        async with crowded(crowd, lanes=1) as (batcher, _):
+            [leaving] = submit(batcher, 1)
+            await until(lambda: len(crowd.begun) == 1)
+            leaving.cancel()
+            crowd.let_go(1)
+            [staying] = submit(batcher, 2)
+            await until(lambda: len(crowd.begun) == 2)
+            await asyncio.sleep(0.05)  # By now the first would count as stuck.
+            assert batcher.healthy
+            crowd.let_go(2)
+            await staying
 
     run(scenario())
 

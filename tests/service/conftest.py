@@ -124,11 +124,10 @@ def real_service(real_weights: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def start_service(weights: Path, tmp_path: Path) -> Iterator[Callable[..., Live]]:
-    """Starts services with settings of their own, for tests that bring them into trouble."""
+    """Starts services with settings of their own, for tests that bring them into trouble; one run after another."""
+    defaults = {"weights": weights, "log": tmp_path / "log", "max_runs": 1}
     with contextlib.ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(
-            running_service(**({"weights": weights, "log": tmp_path / "log"} | settings))
-        )
+        yield lambda **settings: stack.enter_context(running_service(**(defaults | settings)))
 
 
 @pytest.fixture(params=["service", "real_service"])

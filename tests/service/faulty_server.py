@@ -2,14 +2,16 @@
 
 The file that FAULTS names holds what goes wrong at present: ``run`` (every run fails until the graphs are opened
 again), ``restart`` (opening them again fails as well), ``memory`` (there is memory for one pair at a time),
-``no-memory`` (there is none).
+``no-memory`` (there is none), ``hang`` (a run does not end while this stands there, whatever it is told).
 """
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
+from app import lane, server
 from app.cli import main
 from app.onnx_backend import OnnxBackend
 
@@ -20,7 +22,8 @@ fuse, reopen = OnnxBackend.fuse, OnnxBackend.reopen
 
 
 def faulty_fuse(self, inputs, *more):
-    faults = FAULTS.read_text().split()
+    while "hang" in (faults := FAULTS.read_text().split()):
+        time.sleep(0.01)
     if {"run", "restart"} & set(faults):
         raise RuntimeError("the device is gone")
     if "no-memory" in faults or ("memory" in faults and len(inputs["a"]) > 1):
@@ -36,5 +39,6 @@ def faulty_reopen(self):
 
 
 if __name__ == "__main__":
+    lane.STUCK_AFTER_S, server.LAST_RUNS_S = 0.3, 0.3
     OnnxBackend.fuse, OnnxBackend.reopen = faulty_fuse, faulty_reopen
     main()

@@ -75,6 +75,37 @@ def test_while_a_model_is_down_it_says_so_and_the_others_work(start_faulty, faul
     assert service.fuse(*pair, model="coded").status_code == 200
 
 
+def test_a_run_that_hangs_is_noticed_and_forgiven(start_faulty, faults, pair):
+    service = start_faulty(threads=2)
+    before = service.fuse(*pair, model="plain")
+    faults.write_text("hang")
+    assert give_up_soon(service, pair).status_code == 504
+    service.until(lambda: service.client.get("/readyz").status_code == 503)
+    assert service.metric(UP) == 0
+    assert "model run does not end" in service.log.read_text()
+    refused = service.fuse(*pair, model="plain")
+    assert refused.status_code == 503
+    assert refused.json()["type"] == "urn:pairfuse:problem:not-ready"
+    assert int(refused.headers["retry-after"]) == 60
+    faults.write_text("")
+    service.until(lambda: service.client.get("/readyz").status_code == 200)
+    assert service.fuse(*pair, model="plain").content == before.content
+    assert service.metric(UP) == 1
+
+
+def test_a_run_that_hangs_does_not_keep_the_process(start_faulty, faults, pair):
+    service = start_faulty(drain_timeout_s=0.5)
+    faults.write_text("hang")
+    assert give_up_soon(service, pair).status_code == 504
+    assert service.stop() == 1
+    assert "the process ends without it" in service.log.read_text()
+
+
+def give_up_soon(service, pair):
+    files = {"image_a": ("a", pair[0]), "image_b": ("b", pair[1])}
+    return service.client.post("/fuse", files=files, data={"model": "plain"}, headers={"X-Request-Timeout": "0.1"})
+
+
 def test_a_damaged_bundle_is_not_taken_back(start_faulty, faults, pair, weights, tmp_path):
     service = start_faulty(weights=copy_of(weights, tmp_path))
     graph = tmp_path / "weights" / "plain" / "fusion.onnx"
