@@ -32,6 +32,7 @@ from benchmarks.processes import REPOSITORY
 from benchmarks.serve import report
 from benchmarks.serve.bare import Files, bare_process
 from benchmarks.serve.conduct import drain, idle_share, overload, watch_memory
+from benchmarks.serve.judged import Measured
 from benchmarks.serve.load import client_process, form
 from benchmarks.serve.profile import FULL, MIXED, MIXED_SIZES, PAIRS_A_SIZE, QUICK, SIZE
 from benchmarks.serve.speed import ONE_SIZE, count_turns, measure_speed
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _measure(options: argparse.Namespace, name: str, errors: Console) -> report.Measured:
+def _measure(options: argparse.Namespace, name: str, errors: Console) -> Measured:
     profile = QUICK if options.quick else FULL
     profile = replace(profile, rounds=options.rounds or profile.rounds)
     litserve = find_litserve(options.litserve)
@@ -90,7 +91,7 @@ def _measure(options: argparse.Namespace, name: str, errors: Console) -> report.
         drained = drain(service, clients, profile)
     facts = {"model": name, **machine_facts(options.threads), "profile": profile.name}
     facts |= {"note": options.note} if options.note else {}
-    return report.Measured(facts, profile, speed, idle, memory, flooded, drained, Settings().deadline_s, left_out)
+    return Measured(facts, profile, speed, idle, memory, flooded, drained, Settings().deadline_s, left_out)
 
 
 def _draw_pairs() -> dict[str, list[Files]]:
@@ -102,7 +103,7 @@ def _draw_pairs() -> dict[str, list[Files]]:
     }
 
 
-def _show(measured: report.Measured, console: Console) -> None:
+def _show(measured: Measured, console: Console) -> None:
     console.print(*(f"{name}: {value}" for name, value in measured.facts.items()), sep=" · ")
     tables = {
         "targets": report.target_table(measured),

@@ -3,98 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from benchmarks.findings import Finding, Target
+from benchmarks.findings import Finding
 from benchmarks.report import VERDICTS, number
-from benchmarks.rounds import spread
-from benchmarks.serve.conduct import Drain, Memory, Overload
+from benchmarks.serve.judged import Measured, findings, median, of_best, percentile, tail
 from benchmarks.serve.load import LATE, NO_ANSWER, OK, UNAVAILABLE, Load
-from benchmarks.serve.profile import MIXED, PAIRS_A_SIZE, Profile
-from benchmarks.serve.speed import ONE_SIZE, WAYS, Cell, Speed
-from benchmarks.serve.subjects import PAIRFUSE
+from benchmarks.serve.profile import MIXED, PAIRS_A_SIZE
+from benchmarks.serve.speed import ONE_SIZE, WAYS, Speed
 
 MEGA = 1e6
-ONE_CLIENT, OF_THE_BEST, TAIL = Target("≤", 1.08), Target("≥", 0.95), Target("≤", 1.3)
-IDLE, DRIFT, RECOVERY, NONE = Target("<", 0.5), Target("≤", 5.0), Target("≤", 2.0), Target("≤", 0)
-SOME = Target("≥", 1)
-ENOUGH = 20
-SATURATED = 4  # Clients from which a server always has a request to work on.
 WORDS = {OK: "a picture", UNAVAILABLE: "503", NO_ANSWER: "no connection"}
 
 Table = tuple[list[str], list[list[str]]]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """All raw results of one run.
-
-    Attributes:
-        facts: Of the machine and the run.
-        profile: Lengths and counts.
-        speed: Turns of the bare pipeline and the servers.
-        idle: Share of a core that each server takes at rest.
-        memory: Of the service over many requests.
-        overload: Of the service.
-        drain: Of the service.
-        deadline_s: What the service promises at most, in seconds.
-        left_out: What was not measured and why.
-    """
-
-    facts: Mapping[str, str]
-    profile: Profile
-    speed: Speed
-    idle: Mapping[str, float]
-    memory: Memory
-    overload: Overload
-    drain: Drain
-    deadline_s: float
-    left_out: list[str]
-
-
-def findings(measured: Measured) -> list[Finding]:
-    """Returns every value that has a target, of pairfuse alone."""
-    speed, over = measured.speed, measured.overload
-    one = speed.loads[Cell(PAIRFUSE, ONE_SIZE, 1)]
-    found = [_ratio("one_client", "one client: whole request / bare pipeline", _over_bare(speed), ONE_CLIENT, one)]
-    for cell, loads in _cells(speed, PAIRFUSE):
-        if cell.clients < SATURATED:
-            continue
-        what = f"{cell.clients} clients, {cell.pairs}"
-        of_best = f"{what}: pictures a second / best in process"
-        found.append(_ratio("of_best", of_best, _of_best(speed, cell), OF_THE_BEST, loads))
-        found.append(_ratio("tail", f"{what}: p99 / p50", [_tail(load) for load in loads], TAIL, loads))
-    slowest = percentile(over.load, 99)
-    return [
-        *found,
-        Finding("idle_percent", "CPU at rest", "% of a core", measured.idle[PAIRFUSE] * 100, target=IDLE),
-        Finding(
-            "drift_percent",
-            f"growth of memory in the second half of {measured.memory.requests} requests",
-            "%",
-            measured.memory.drift * 100,
-            target=DRIFT,
-        ),
-        Finding(
-            "overload_p99_s", "overload: p99 of the accepted", "s", slowest, target=Target("≤", measured.deadline_s)
-        ),
-        # If nothing is refused, it was no overload and says nothing.
-        Finding("overload_refused", "overload: refused", "requests", over.load.count(UNAVAILABLE), target=SOME),
-        Finding("overload_errors", "overload: neither picture nor 503", "requests", over.errors, target=NONE),
-        Finding("overload_silent", "overload: 503 without Retry-After", "requests", over.unexplained, target=NONE),
-        Finding("overload_lost", "overload: connections lost", "requests", over.load.count(NO_ANSWER), target=NONE),
-        Finding(
-            "recovery_s", "overload: its end to the next request let in", "s", over.accepted_after, target=RECOVERY
-        ),
-        Finding(
-            "drain_failed", "SIGTERM: accepted requests that failed", "requests", measured.drain.failed, target=NONE
-        ),
-        Finding("drain_exit", "SIGTERM: exit code", "", measured.drain.exit_code, target=NONE),
-    ]
 
 
 def target_table(measured: Measured) -> Table:
@@ -115,14 +40,14 @@ def speed_table(speed: Speed, pairs: str) -> Table:
     for way in WAYS:
         turns = speed.bare[pairs, way]
         ratios = [turn.throughput / best for turn, best in zip(turns, speed.best_bare(pairs), strict=True)]
-        p50, p99 = (_median([float(np.percentile(turn.times, q)) * 1e3 for turn in turns]) for q in (50, 99))
-        figures = [_median([turn.throughput for turn in turns]), _median(ratios), p50, p99, p99 / p50]
+        p50, p99 = (median([float(np.percentile(turn.times, q)) * 1e3 for turn in turns]) for q in (50, 99))
+        figures = [median([turn.throughput for turn in turns]), median(ratios), p50, p99, p99 / p50]
         rows.append([f"in process, {way}", "–", *map(number, figures), "–"])
     for cell, loads in speed.loads.items():
         if cell.pairs == pairs:
-            figures = [_median([load.throughput for load in loads]), _median(_of_best(speed, cell))]
-            figures += [_median([percentile(load, q) * 1e3 for load in loads]) for q in (50, 99)]
-            figures.append(_median([_tail(load) for load in loads]))
+            figures = [median([load.throughput for load in loads]), median(of_best(speed, cell))]
+            figures += [median([percentile(load, q) * 1e3 for load in loads]) for q in (50, 99)]
+            figures.append(median([tail(load) for load in loads]))
             refused, late = (sum(load.count(status) for load in loads) for status in (UNAVAILABLE, LATE))
             rows.append([cell.name, f"{cell.clients}", *map(number, figures), f"{refused}, {late}"])
     return header, rows
@@ -229,51 +154,13 @@ def as_json(measured: Measured) -> dict[str, Any]:
     }
 
 
-def percentile(load: Load, q: float) -> float:
-    """Returns a percentile of the seconds of the answered requests."""
-    return float(np.percentile(load.times, q))
-
-
-def _cells(speed: Speed, name: str) -> Iterator[tuple[Cell, list[Load]]]:
-    return ((cell, loads) for cell, loads in speed.loads.items() if cell.name == name)
-
-
-def _over_bare(speed: Speed) -> list[float]:
-    """Returns median request / median bare pair with one client, round by round."""
-    loads = speed.loads[Cell(PAIRFUSE, ONE_SIZE, 1)]
-    turns = speed.bare[ONE_SIZE, "one by one"]
-    return [percentile(load, 50) / _median(turn.times) for load, turn in zip(loads, turns, strict=True)]
-
-
-def _of_best(speed: Speed, cell: Cell) -> list[float]:
-    best = speed.best_bare(cell.pairs)
-    return [load.throughput / rate for load, rate in zip(speed.loads[cell], best, strict=True)]
-
-
-def _tail(load: Load) -> float:
-    return percentile(load, 99) / percentile(load, 50)
-
-
-def _median(values: list[float]) -> float:
-    return float(np.median(values))
-
-
-def _ratio(key: str, label: str, values: list[float], target: Target, loads: list[Load]) -> Finding:
-    """Returns a finding over the rounds; without a target if a turn had too few requests to be held against it."""
-    found = spread(values)
-    fewest = min(len(load.times) for load in loads)
-    if fewest < ENOUGH:
-        label += f" (not judged: a turn had {fewest} of the {ENOUGH} requests that it takes)"
-    return Finding(key, label, "×", found.median, found.low, found.high, target if fewest >= ENOUGH else None)
-
-
 def _refusal_ms(load: Load) -> float:
     refusals = [shot.seconds * 1e3 for shot in load.shots if shot.status == UNAVAILABLE]
     return float(np.percentile(refusals, 99)) if refusals else 0.0
 
 
 def _client_ms(speed: Speed) -> float:
-    return _median([load.cpu_seconds / len(load.shots) * 1e3 for loads in speed.loads.values() for load in loads])
+    return median([load.cpu_seconds / len(load.shots) * 1e3 for loads in speed.loads.values() for load in loads])
 
 
 def _in_words(statuses: Mapping[int, int]) -> str:

@@ -19,10 +19,11 @@ from benchmarks.rivals.model import Model, read_pair, write_png
 from benchmarks.serve import report
 from benchmarks.serve.bare import Bare
 from benchmarks.serve.conduct import Drain, Memory, Overload
+from benchmarks.serve.judged import Measured, findings
 from benchmarks.serve.load import Load, Shot, closed_loop, first_answer, form, hold, open_loop
 from benchmarks.serve.profile import MIXED, QUICK
 from benchmarks.serve.speed import ONE_SIZE, WAYS, Cell, Speed, count_turns
-from benchmarks.serve.subjects import FASTAPI, PAIRFUSE, find_litserve, running_rival
+from benchmarks.serve.subjects import FASTAPI, LITSERVE, PAIRFUSE, find_litserve, running_rival
 
 FACTS = {"processor": "Test"}
 
@@ -31,20 +32,27 @@ def load_of(*statuses, seconds=1.0, each=0.1, retry_after=None):
     return Load([Shot(0.0, each, status, retry_after) for status in statuses], seconds, 0.01)
 
 
-def made_speed(one_client=0.105, requests=100):
+def with_tail(load, seconds):
+    """The same load, but one request in ten took so long."""
+    shots = [replace(shot, seconds=seconds) if number % 10 == 0 else shot for number, shot in enumerate(load.shots)]
+    return replace(load, shots=shots)
+
+
+def made_speed(one_client=0.105, requests=100, other=0.2, others=50, tail=0.1):
     bare = {(pairs, way): [Bare([0.1] * 100, 10.0)] * 2 for pairs in (ONE_SIZE, MIXED) for way in WAYS}
     bare[ONE_SIZE, "one on each core"] = [Bare([0.1] * 120, 10.0)] * 2
     loads = {
         Cell(PAIRFUSE, ONE_SIZE, 1): [load_of(*[200] * requests, each=one_client, seconds=10.0)] * 2,
-        Cell(PAIRFUSE, ONE_SIZE, 16): [load_of(*[200] * 120, 503, 504, seconds=10.0)] * 2,
-        Cell(PAIRFUSE, MIXED, 16): [load_of(*[200] * 100, seconds=10.0)] * 2,
-        Cell(FASTAPI, ONE_SIZE, 1): [load_of(*[200] * 50, each=0.2, seconds=10.0)] * 2,
+        Cell(PAIRFUSE, ONE_SIZE, 16): [with_tail(load_of(*[200] * 120, 503, 504, seconds=10.0), tail)] * 2,
+        Cell(PAIRFUSE, MIXED, 16): [with_tail(load_of(*[200] * 100, seconds=10.0), 0.5)] * 2,
+        Cell(FASTAPI, ONE_SIZE, 1): [load_of(*[200] * others, each=other, seconds=10.0)] * 2,
+        Cell(LITSERVE, ONE_SIZE, 1): [load_of(*[200] * 20, each=0.3, seconds=10.0)] * 2,
     }
     return Speed(bare, loads)
 
 
 def made(**changed):
-    measured = report.Measured(
+    measured = Measured(
         facts=FACTS,
         profile=QUICK,
         speed=made_speed(),
@@ -59,18 +67,21 @@ def made(**changed):
 
 
 def verdicts(measured):
-    return {row.key: row.passed for row in report.findings(measured)}
+    return {row.key: row.passed for row in findings(measured)}
 
 
 def test_what_meets_every_target_passes():
     assert all(verdicts(made()).values())
-    assert len(report.findings(made())) == 15
+    assert len(findings(made())) == 16
 
 
 @pytest.mark.parametrize(
     ("changed", "missed"),
     [
         ({"speed": made_speed(one_client=0.109)}, "one_client"),
+        ({"speed": made_speed(tail=0.14)}, "tail"),
+        ({"speed": made_speed(others=101)}, "ahead"),
+        ({"speed": made_speed(other=0.1)}, "sooner"),
         ({"idle": {PAIRFUSE: 0.006}}, "idle_percent"),
         ({"memory": Memory(100, list(range(100, 200)))}, "drift_percent"),
         ({"overload": Overload(30.0, load_of(200, 500, 503, retry_after=1.0), 0.5, 3.0)}, "overload_errors"),
@@ -90,7 +101,7 @@ def test_each_target_can_be_missed(changed, missed):
 
 
 def test_a_turn_of_few_requests_is_not_judged():
-    [row] = [row for row in report.findings(made(speed=made_speed(requests=19))) if row.key == "one_client"]
+    [row] = [row for row in findings(made(speed=made_speed(requests=19))) if row.key == "one_client"]
     assert row.passed is None
     assert row.value == pytest.approx(1.05)
     assert "19 of the 20" in row.label
@@ -100,7 +111,7 @@ def test_ratios_are_held_against_the_better_way_of_the_same_round():
     speed = made_speed()
     speed.bare[ONE_SIZE, "one by one"] = [Bare([0.1] * 10, 1.0), Bare([0.1] * 24, 1.0)]
     assert speed.best_bare(ONE_SIZE) == [12, 24]
-    ratio = next(row for row in report.findings(made(speed=speed)) if row.key == "of_best")
+    ratio = next(row for row in findings(made(speed=speed)) if row.key == "of_best")
     assert ratio.value == pytest.approx((12 / 12 + 12 / 24) / 2)
     assert speed.capacity() == 12
 
@@ -131,7 +142,7 @@ def test_the_page_shows_every_server_and_what_is_left_out():
     assert "| FastAPI | 1 | 5.00 |" in page
     assert "| 2, 2 |" in page
     assert page.count("| miss |") == 0
-    assert page.count("| pass |") == 15
+    assert page.count("| pass |") == 16
     assert "overload: neither picture nor 503" in page
     json.dumps(report.as_json(made()), allow_nan=False)
 
