@@ -3,14 +3,15 @@
     python -m benchmarks.serve [--quick] [--rounds N] [--bundle DIR] [--threads T] [--litserve PYTHON] [--note TEXT]
                                [--out DIR] [--page FILE]
 
-Prints tables, writes ``serve.json`` into the folder and the page. A missed target is shown, not an error: a busy
-machine misses targets too.
+Prints tables, writes ``serve.json`` and a picture into the folder, and the page. A missed target is shown, not an
+error: a busy machine misses targets too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -34,11 +35,13 @@ from benchmarks.serve.bare import Files, bare_process
 from benchmarks.serve.conduct import drain, idle_share, overload, watch_memory
 from benchmarks.serve.judged import Measured
 from benchmarks.serve.load import client_process, form
+from benchmarks.serve.plot import draw
 from benchmarks.serve.profile import FULL, MIXED, MIXED_SIZES, PAIRS_A_SIZE, QUICK, SIZE
 from benchmarks.serve.speed import ONE_SIZE, count_turns, measure_speed
 from benchmarks.serve.subjects import NO_LITSERVE, PAIRFUSE, all_subjects, find_litserve
 
 FAILED = 2
+PICTURE = "serve.svg"
 MODEL = "titok-ste-lite"
 
 
@@ -55,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(report.as_json(measured), indent=1, ensure_ascii=False)
     (options.out / "serve.json").write_text(content + "\n", encoding="utf-8")
-    options.page.write_text(report.as_markdown(measured), encoding="utf-8")
+    (options.out / PICTURE).write_text(draw(measured.speed, measured.memory), encoding="utf-8")
+    picture = os.path.relpath(options.out / PICTURE, options.page.parent)
+    options.page.write_text(report.as_markdown(measured, picture), encoding="utf-8")
     _show(measured, console)
     console.print(f"written to {options.out} and {options.page}")
     return 0
@@ -126,7 +131,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=usable_cores(), help="CPU threads of one model run")
     parser.add_argument("--litserve", metavar="PYTHON", help="interpreter that has litserve, onnxruntime and pillow")
     parser.add_argument("--note", help="what a reader must know of this run, e.g. that the machine was busy")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs/benchmarks/serve", help="folder for serve.json")
+    parser.add_argument(
+        "--out", type=Path, default=REPOSITORY / "docs/benchmarks/serve", help="folder for numbers and picture"
+    )
     parser.add_argument("--page", type=Path, default=REPOSITORY / "docs/performance.md", help="file of the tables")
     return parser.parse_args(arguments)
 

@@ -77,8 +77,8 @@ def conduct_table(measured: Measured) -> Table:
     return ["", ""], rows
 
 
-def as_markdown(measured: Measured) -> str:
-    """Returns the whole of docs/performance.md."""
+def as_markdown(measured: Measured, picture: str) -> str:
+    """Returns the whole of docs/performance.md, with the path of the picture from there."""
     profile = measured.profile
     return "\n".join(
         [
@@ -86,6 +86,8 @@ def as_markdown(measured: Measured) -> str:
             "",
             "Made by `make bench-serve` (`python -m benchmarks.serve`); do not edit. "
             "[Raw numbers](benchmarks/serve/serve.json).",
+            "",
+            f"![Pictures a second and 99th percentile by clients, memory over many requests]({picture})",
             "",
             ", ".join(f"{name}: {value}" for name, value in measured.facts.items()),
             "",

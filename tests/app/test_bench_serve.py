@@ -21,6 +21,7 @@ from benchmarks.serve.bare import Bare
 from benchmarks.serve.conduct import Drain, Memory, Overload
 from benchmarks.serve.judged import Measured, findings
 from benchmarks.serve.load import Load, Shot, closed_loop, first_answer, form, hold, open_loop
+from benchmarks.serve.plot import draw
 from benchmarks.serve.profile import MIXED, QUICK
 from benchmarks.serve.speed import ONE_SIZE, WAYS, Cell, Speed, count_turns
 from benchmarks.serve.subjects import FASTAPI, LITSERVE, PAIRFUSE, find_litserve, running_rival
@@ -137,7 +138,8 @@ def test_requests_at_the_signal_are_told_from_later_ones():
 
 
 def test_the_page_shows_every_server_and_what_is_left_out():
-    page = report.as_markdown(made())
+    page = report.as_markdown(made(), "picture.svg")
+    assert "](picture.svg)" in page
     assert "LitServe is left out." in page
     assert "| FastAPI | 1 | 5.00 |" in page
     assert "| 2, 2 |" in page
@@ -145,6 +147,14 @@ def test_the_page_shows_every_server_and_what_is_left_out():
     assert page.count("| pass |") == 16
     assert "overload: neither picture nor 503" in page
     json.dumps(report.as_json(made()), allow_nan=False)
+
+
+def test_the_picture_shows_every_server_and_both_ways_in_process():
+    measured = made()
+    picture = draw(measured.speed, measured.memory)
+    assert picture == draw(measured.speed, measured.memory)
+    for words in (PAIRFUSE, FASTAPI, LITSERVE, "in process, one by one", "in process, one on each core", "clients"):
+        assert f"<!-- {words} -->" in picture
 
 
 def test_a_quick_run_has_a_turn_for_each_way_and_cell():
