@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from quality import details, gather, overview
+from serving import serving_table
 
 from app.settings import settings_table
 
@@ -124,6 +125,7 @@ def sections() -> dict[str, str]:
     return {
         "models": "\n\n".join([model_table(cards), overview(tables, models), reading]),
         "quality": details(tables, models),
+        "serving": serving_table(json.loads((BENCHMARKS / "serve" / "serve.json").read_text())),
         "settings": settings_table(),
     }
 

@@ -24,7 +24,8 @@ def tables(root, *options):
 @pytest.fixture
 def clone(tmp_path):
     """What the generator reads and writes."""
-    patterns = ("README.md", "docs/*.py", "docs/quality.md", "docs/benchmarks/**/bench.json", "weights/*/card.json")
+    benchmarks = ("docs/benchmarks/**/bench.json", "docs/benchmarks/serve/serve.json")
+    patterns = ("README.md", "docs/*.py", "docs/quality.md", *benchmarks, "weights/*/card.json")
     for path in (path for pattern in patterns for path in ROOT.glob(pattern)):
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +98,22 @@ def test_the_newest_benchmark_counts_and_cuda_has_its_own_column(clone):
     assert tables(clone).returncode == 0
     on_cpu = "[40 ms / not measured](docs/benchmarks/a/bench.md), 3 threads"
     assert f"| {on_cpu} | [3 ms / not measured](docs/benchmarks/c/bench.md) |\n" in (clone / "README.md").read_text()
+
+
+def test_servers_are_compared_as_the_benchmark_says(clone):
+    path = clone / "docs/benchmarks/serve/serve.json"
+    bench = json.loads(path.read_text())
+    medians = {"pictures_a_second": 123.4, "of_best_in_process": 0.987, "p50_ms": 10.0, "p99_ms": 56.7}
+    bench["servers"] = [
+        {"name": "pairfuse", "pairs": "one size", "clients": 4, "medians": medians},
+        {"name": "pairfuse", "pairs": "mixed", "clients": 4, "medians": {}},
+        {"name": "Other", "pairs": "one size", "clients": 1, "medians": medians},
+    ]
+    path.write_text(json.dumps(bench))
+    assert tables(clone).returncode == 0
+    readme = (clone / "README.md").read_text()
+    assert "| | 1 client | 4 clients |\n" in readme
+    assert "\n| pairfuse | – | **123.4 (0.99)**, 57 ms |\n| Other | 123.4 (0.99), 57 ms | – |\n" in readme
 
 
 def test_cards_of_the_same_pairs_are_ranked_together(quality):

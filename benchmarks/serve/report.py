@@ -14,7 +14,7 @@ from benchmarks.report import VERDICTS, number
 from benchmarks.serve.judged import Measured, findings, median, of_best, percentile, tail
 from benchmarks.serve.load import LATE, NO_ANSWER, OK, UNAVAILABLE, Load
 from benchmarks.serve.profile import MIXED, PAIRS_A_SIZE
-from benchmarks.serve.speed import ONE_SIZE, WAYS, Speed
+from benchmarks.serve.speed import ONE_SIZE, WAYS, Cell, Speed
 
 MEGA = 1e6
 WORDS = {OK: "a picture", UNAVAILABLE: "503", NO_ANSWER: "no connection"}
@@ -45,12 +45,22 @@ def speed_table(speed: Speed, pairs: str) -> Table:
         rows.append([f"in process, {way}", "–", *map(number, figures), "–"])
     for cell, loads in speed.loads.items():
         if cell.pairs == pairs:
-            figures = [median([load.throughput for load in loads]), median(of_best(speed, cell))]
-            figures += [median([percentile(load, q) * 1e3 for load in loads]) for q in (50, 99)]
-            figures.append(median([tail(load) for load in loads]))
+            figures = [*_medians(speed, cell).values()]
             refused, late = (sum(load.count(status) for load in loads) for status in (UNAVAILABLE, LATE))
             rows.append([cell.name, f"{cell.clients}", *map(number, figures), f"{refused}, {late}"])
     return header, rows
+
+
+def _medians(speed: Speed, cell: Cell) -> dict[str, float]:
+    """Returns the medians over the rounds of one server's turns."""
+    loads = speed.loads[cell]
+    return {
+        "pictures_a_second": median([load.throughput for load in loads]),
+        "of_best_in_process": median(of_best(speed, cell)),
+        "p50_ms": median([percentile(load, 50) * 1e3 for load in loads]),
+        "p99_ms": median([percentile(load, 99) * 1e3 for load in loads]),
+        "p99_over_p50": median([tail(load) for load in loads]),
+    }
 
 
 def conduct_table(measured: Measured) -> Table:
@@ -141,7 +151,10 @@ def as_json(measured: Measured) -> dict[str, Any]:
         {"pairs": pairs, "way": way, "rounds": [{"seconds": turn.seconds, "times_s": turn.times} for turn in turns]}
         for (pairs, way), turns in speed.bare.items()
     ]
-    loads = [asdict(cell) | {"rounds": [_raw(load) for load in loads]} for cell, loads in speed.loads.items()]
+    loads = [
+        asdict(cell) | {"medians": _medians(speed, cell), "rounds": [_raw(load) for load in loads]}
+        for cell, loads in speed.loads.items()
+    ]
     return {
         "machine": dict(measured.facts),
         "profile": asdict(measured.profile),
