@@ -1,12 +1,11 @@
 """Measures what a reduced working size costs and saves: fused pairs against those of the full size, and times.
 
-    python -m benchmarks.working_size --data DATA [--focus FOLDER] [--models NAME …] [--limit N] [--out DIR]
-    python -m benchmarks.working_size --times --models NAME [--sides 0 2048 1024] [--size H W] [--out DIR]
+    python -m benchmarks.working_size --models NAME … [--data DATA] [--focus FOLDER] [--limit N] [--out DIR]
 
-Three ways back to full size are compared: the fused picture enlarged, the same with the larger of both sources' lost
-detail at each pixel, and the guided step of the service. A further row compares the fused reduced pair with the
-reduced copy of the full result: how far the model itself depends on the size. Prints the table and writes it as
-Markdown and JSON.
+Every way back to full size is compared (``benchmarks/working_ways.py``). A further row, the model alone, compares the
+fused reduced pair with the reduced copy of the full result: how far the model itself depends on the size. Times and
+likeness of a drawn pair are measured for the same shares of its longer side. Prints the tables and writes them as
+Markdown, the record as JSON and a plot as SVG.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 
 from app.bundles import read_bundle
@@ -34,17 +33,19 @@ from app.onnx_backend import OnnxBackend
 from app.settings import CLONE_WEIGHTS, Settings
 from app.working import NATIVE, Size, reduce_plane, working_size
 from benchmarks.errors import BenchError
+from benchmarks.facts import machine_facts
 from benchmarks.pictures import Plane, Scene
 from benchmarks.rounds import WHOLE, Sample, Step, interleave, spread
+from benchmarks.working_report import ALONE, FULL, KEPT, PSNR, SSIM, TRUTH, as_markdown, draw
+from benchmarks.working_ways import WAYS
 from training.data.images import DataError
 from training.evaluation.metrics import METRICS, TRUTH_METRICS
 from training.evaluation.pairs import Grey, Pair, load_pairs
 
 FAILED = 2
-KEPT = ("Qabf", "VIF")
-COLUMNS = ("pairs", "model", "side", "way", "PSNR to full, dB", "SSIM to full", *KEPT, "PSNR to truth, dB")
-FULL = "full size"
-NOT_YET = "reduced, as it is"
+NAME = "working-size"
+SHARES = tuple(Fraction(share) for share in ("3/4", "1/2", "1/3", "1/4"))
+COLUMNS = ("pairs", "model", "side", "way", PSNR, SSIM, *KEPT, TRUTH)
 Row = dict[str, str | float | None]
 
 
@@ -68,32 +69,13 @@ SETS = (
 FOCUS = PairSet("", "a", "b", frozenset({"multi-focus"}), "truth")
 
 
-def enlarged(a: Plane, b: Plane, low_a: Plane, low_b: Plane, low_fused: Plane) -> Plane:
-    """Returns the fused picture enlarged, with no detail of the sources; arguments as of ``enlarge``."""
-    return _stretch(low_fused, a)
-
-
-def larger_detail(a: Plane, b: Plane, low_a: Plane, low_b: Plane, low_fused: Plane) -> Plane:
-    """Returns the fused picture enlarged, plus the larger of what both sources lost at each pixel."""
-    lost_a, lost_b = a - _stretch(low_a, a), b - _stretch(low_b, b)
-    fused: Plane = _stretch(low_fused, a) + np.where(np.abs(lost_a) > np.abs(lost_b), lost_a, lost_b)
-    return fused
-
-
-WAYS: dict[str, Callable[[Plane, Plane, Plane, Plane, Plane], Plane]] = {
-    "enlarged": enlarged,
-    "larger detail": larger_detail,
-    "guided": enlarge,
-}
-
-
-def compare(engine: Engine, pair: Pair, shares: Sequence[int]) -> Iterator[tuple[tuple[str, str], list[float]]]:
-    """Fuses one pair at full size and at parts of it.
+def compare(engine: Engine, pair: Pair, shares: Sequence[Fraction]) -> Iterator[tuple[tuple[str, str], list[float]]]:
+    """Fuses one pair at full size and at shares of it.
 
     Args:
         engine: A loaded model.
         pair: The pair.
-        shares: Divisors of the longer side.
+        shares: The working side as shares of the longer side, below 1.
 
     Yields:
         Side ("full", "1/2") and way, and the values of ``COLUMNS`` from the first PSNR on; those without a meaning
@@ -104,27 +86,44 @@ def compare(engine: Engine, pair: Pair, shares: Sequence[int]) -> Iterator[tuple
     native = to_bytes(plane)
     yield ("full", FULL), [np.nan, np.nan, *_kept(pair, native)]
     for share in shares:
-        size = working_size(Size(*a.shape), max(a.shape) // share, engine.card.size)
+        size = working_size(Size(*a.shape), _side(a, share), engine.card.size)
         low_a, low_b = reduce_plane(a, size), reduce_plane(b, size)
         low_fused = _fuse(engine, low_a, low_b)
         small, expected = to_bytes(low_fused), to_bytes(reduce_plane(plane, size))
-        yield (f"1/{share}", NOT_YET), [*_likeness(expected, small), np.nan, np.nan, np.nan]
+        yield (str(share), ALONE), [*_likeness(expected, small), np.nan, np.nan, np.nan]
         for way, bring_back in WAYS.items():
             fused = to_bytes(bring_back(a, b, low_a, low_b, low_fused))
-            yield (f"1/{share}", way), _likeness(native, fused) + _kept(pair, fused)
+            yield (str(share), way), _likeness(native, fused) + _kept(pair, fused)
 
 
-def time_steps(engine: Engine, a: Plane, b: Plane, sides: Iterable[int]) -> dict[str, Step]:
-    """Returns a step for the model and one for reduction and guided step together, for each ``max_side``."""
+def measure_times(engine: Engine, a: Plane, b: Plane, shares: Sequence[Fraction], rounds: int) -> Iterator[Row]:
+    """Yields CPU seconds of the model and of reduction and guided step, native first, and the likeness to native."""
+    sizes = {Fraction(1): Size(*a.shape)}
+    sizes |= {share: working_size(Size(*a.shape), _side(a, share), engine.card.size) for share in shares}
+    fused: dict[str, Plane] = {}
     steps: dict[str, Step] = {}
-    for side in sides:
-        size = working_size(Size(*a.shape), side, engine.card.size)
-        low_a, low_b = (a, b) if side == NATIVE else (reduce_plane(a, size), reduce_plane(b, size))
-        steps[f"{size} model"] = partial(_processor_time, partial(_fuse, engine, low_a, low_b))
-        if side != NATIVE:
-            fused = _fuse(engine, low_a, low_b)
-            steps[f"{size} guide"] = partial(_processor_time, partial(_there_and_back, a, b, size, fused))
-    return steps
+    for share, size in sizes.items():
+        lows = (a, b) if share == 1 else (reduce_plane(a, size), reduce_plane(b, size))
+        model, guide = f"{share} model", f"{share} guide"
+        steps[model] = partial(_processor_time, fused, model, partial(_fuse, engine, *lows))
+        if share != 1:
+            steps[guide] = partial(_processor_time, fused, guide, partial(_there_and_back, a, b, size, fused, model))
+    series = interleave(steps, rounds, lambda: None)
+    medians = {name: spread([sample[WHOLE] for sample in samples]).median for name, samples in series.items()}
+    for share, size in sizes.items():
+        back = fused.get(f"{share} guide")
+        alike = [None, None] if back is None else _likeness(to_bytes(fused["1 model"]), to_bytes(back))
+        yield {
+            "model": engine.card.name,
+            "pair": str(Size(*a.shape)),
+            "share": float(share),
+            "max_side": NATIVE if share == 1 else _side(a, share),
+            "working size": str(size),
+            "model s": medians[f"{share} model"],
+            "guide s": medians.get(f"{share} guide"),
+            PSNR: alike[0],
+            SSIM: alike[1],
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,26 +132,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=True, highlight=False)
     try:
         engines = [_open(options.weights / name, options.threads) for name in options.models]
-        rows = list(_times(engines, options) if options.times else _compare_all(engines, options))
-        if not rows:
+        fidelity = list(_compare_all(engines, options))
+        if not fidelity and (options.data or options.focus):
             raise BenchError(f"there are no pairs for the tasks of {', '.join(options.models)}")
+        times = list(_times(engines, options))
     except (BenchError, BundleError, DataError, StartupError) as error:
         print(f"working_size: {error}", file=sys.stderr)  # noqa: T201
         return FAILED
-    text = as_markdown(rows)
+    record = {"machine": machine_facts(options.threads), "fidelity": fidelity, "times": times}
+    text = as_markdown(record)
     console.print(text, markup=False)
     options.out.mkdir(parents=True, exist_ok=True)
-    name = "times" if options.times else "working-size"
-    (options.out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-    (options.out / f"{name}.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (options.out / f"{NAME}.md").write_text(text + "\n", encoding="utf-8")
+    (options.out / f"{NAME}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draw(record, options.out / f"{NAME}.svg")
     return 0
-
-
-def as_markdown(rows: Sequence[Row]) -> str:
-    """Returns a table of rows, at least one, that all have the same keys."""
-    names = list(rows[0])
-    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
-    return "\n".join(lines + [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows])
 
 
 def _compare_all(engines: Sequence[Engine], options: argparse.Namespace) -> Iterator[Row]:
@@ -173,21 +167,11 @@ def _compare_all(engines: Sequence[Engine], options: argparse.Namespace) -> Iter
 
 
 def _times(engines: Sequence[Engine], options: argparse.Namespace) -> Iterator[Row]:
+    timed = options.models if options.timed is None else options.timed
     a, b = (np.ascontiguousarray(np.clip(plane[0, 0], 0, 1)) for plane in Scene(*options.size).planes())
     for engine in engines:
-        steps = time_steps(engine, a, b, options.sides)
-        for name, samples in interleave(steps, options.rounds, lambda: None).items():
-            found = spread([sample[WHOLE] for sample in samples])
-            size, _, step = name.partition(" ")
-            yield {
-                "model": engine.card.name,
-                "pair": str(Size(*a.shape)),
-                "working size": size,
-                "step": step,
-                "median, CPU s": found.median,
-                "low, CPU s": found.low,
-                "high, CPU s": found.high,
-            }
+        if engine.card.name in timed:
+            yield from measure_times(engine, a, b, options.shares, options.rounds)
 
 
 def _open(folder: Path, threads: int) -> Engine:
@@ -200,15 +184,19 @@ def _fuse(engine: Engine, a: Plane, b: Plane) -> Plane:
     return engine.run([engine.job(a, b, edit)])[0].luma
 
 
-def _processor_time(work: Callable[[], object]) -> Sample:
+def _processor_time(results: dict[str, Plane], name: str, work: Callable[[], Plane]) -> Sample:
     """Returns the CPU seconds of all threads: what other programs take meanwhile does not count."""
     started = time.process_time()
-    work()
+    results[name] = work()
     return {WHOLE: time.process_time() - started}
 
 
-def _there_and_back(a: Plane, b: Plane, size: Size, fused: Plane) -> Plane:
-    return enlarge(a, b, reduce_plane(a, size), reduce_plane(b, size), fused)
+def _there_and_back(a: Plane, b: Plane, size: Size, fused: dict[str, Plane], name: str) -> Plane:
+    return enlarge(a, b, reduce_plane(a, size), reduce_plane(b, size), fused[name])
+
+
+def _side(plane: Plane, share: Fraction) -> int:
+    return round(max(plane.shape) * share)
 
 
 def _likeness(expected: Grey, found: Grey) -> list[float]:
@@ -220,15 +208,14 @@ def _kept(pair: Pair, fused: Grey) -> list[float]:
     return [METRICS[name](pair.a, pair.b, fused) for name in KEPT] + [truth]
 
 
-def _stretch(plane: Plane, like: Plane) -> Plane:
-    height, width = like.shape
-    return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def _cell(value: str | float | None) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else f"{value:.3g}" if value < 1 else f"{value:.2f}"
+def _share(text: str) -> Fraction:
+    try:
+        share = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(0)
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share such as 1/2, above 0 and below 1")
+    return share
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -237,19 +224,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--focus", type=Path, help="what `python -m training synthesise focus` wrote")
     parser.add_argument("--weights", type=Path, default=CLONE_WEIGHTS, help="folder that holds the bundles")
     parser.add_argument("--models", nargs="+", required=True, metavar="NAME", help="bundles to measure")
-    parser.add_argument("--shares", type=int, nargs="+", default=[2, 4], help="divisors of the longer side")
+    parser.add_argument("--shares", type=_share, nargs="+", default=SHARES, help="working sides, of the longer side")
     parser.add_argument("--limit", type=int, help="only the first pairs of each set")
-    parser.add_argument("--times", action="store_true", help="time a drawn pair instead")
-    parser.add_argument("--sides", type=int, nargs="+", default=[NATIVE, 2048, 1024], help="values of max_side to time")
-    parser.add_argument("--size", type=int, nargs=2, default=(2160, 3840), metavar=("H", "W"))
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of every time (default 5)")
+    parser.add_argument("--timed", nargs="*", metavar="NAME", help="bundles to time (default: all of --models)")
+    parser.add_argument("--size", type=int, nargs=2, default=(1080, 1920), metavar=("H", "W"), help="the timed pair")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of every time (default 3)")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="CPU threads of one model run")
     parser.add_argument("--out", type=Path, default=Path("out/working-size"), help="folder for the results")
     options = parser.parse_args(arguments)
-    if not (options.times or options.data or options.focus):
-        parser.error("give --data, --focus or --times")
-    if min(options.shares) < 2 or options.rounds < 1 or options.threads < 1:
-        parser.error("--shares must be at least 2, --rounds and --threads at least 1")
+    if options.rounds < 1 or options.threads < 1:
+        parser.error("--rounds and --threads must be at least 1")
+    if unknown := set(options.timed or ()) - set(options.models):
+        parser.error(f"--timed names {', '.join(sorted(unknown))}, which --models does not")
     return options
 
 

@@ -184,21 +184,6 @@ def test_prometheus_scrapes_the_services_of_compose() -> None:
     assert all(f'job="{job["job_name"]}"' in rule["expr"] for rule in alert_rules() if "up{" in rule["expr"])
 
 
-def test_dashboard_uses_the_provisioned_data_source() -> None:
-    provisioned = read_yaml(DOCKER / "grafana/provisioning/datasources/prometheus.yml")["datasources"]
-    used = {panel["datasource"]["uid"] for dashboard in dashboards() for panel in dashboard["panels"]}
-    assert used == {source["uid"] for source in provisioned}
-
-
-def test_grafana_finds_the_dashboards() -> None:
-    (provider,) = read_yaml(DOCKER / "grafana/provisioning/dashboards/pairfuse.yml")["providers"]
-    assert any(
-        volume.split(":")[1] == provider["options"]["path"] for volume in COMPOSE["services"]["grafana"]["volumes"]
-    )
-    home = COMPOSE["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
-    assert (DASHBOARDS / Path(home).name).is_file()
-
-
 @pytest.mark.parametrize("name", SERVICES)
 def test_compose_service_is_hardened(name: str) -> None:
     service = COMPOSE["services"][name]
