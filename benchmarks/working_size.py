@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +34,7 @@ from app.settings import CLONE_WEIGHTS, Settings
 from app.working import NATIVE, Size, reduce_plane, working_size
 from benchmarks.errors import BenchError
 from benchmarks.pictures import Plane, Scene
-from benchmarks.rounds import WHOLE, Sample, Step, interleave, spread
+from benchmarks.rounds import WHOLE, Step, interleave, processor_timed, spread
 from training.data.images import DataError
 from training.evaluation.metrics import METRICS, TRUTH_METRICS
 from training.evaluation.pairs import Grey, Pair, load_pairs
@@ -120,10 +119,10 @@ def time_steps(engine: Engine, a: Plane, b: Plane, sides: Iterable[int]) -> dict
     for side in sides:
         size = working_size(Size(*a.shape), side, engine.card.size)
         low_a, low_b = (a, b) if side == NATIVE else (reduce_plane(a, size), reduce_plane(b, size))
-        steps[f"{size} model"] = partial(_processor_time, partial(_fuse, engine, low_a, low_b))
+        steps[f"{size} model"] = processor_timed(partial(_fuse, engine, low_a, low_b))
         if side != NATIVE:
             fused = _fuse(engine, low_a, low_b)
-            steps[f"{size} guide"] = partial(_processor_time, partial(_there_and_back, a, b, size, fused))
+            steps[f"{size} guide"] = processor_timed(partial(_there_and_back, a, b, size, fused))
     return steps
 
 
@@ -198,13 +197,6 @@ def _open(folder: Path, threads: int) -> Engine:
 def _fuse(engine: Engine, a: Plane, b: Plane) -> Plane:
     edit = tuple(slot.default for slot in engine.card.edit_slots)
     return engine.run([engine.job(a, b, edit)])[0].luma
-
-
-def _processor_time(work: Callable[[], object]) -> Sample:
-    """Returns the CPU seconds of all threads: what other programs take meanwhile does not count."""
-    started = time.process_time()
-    work()
-    return {WHOLE: time.process_time() - started}
 
 
 def _there_and_back(a: Plane, b: Plane, size: Size, fused: Plane) -> Plane:
