@@ -164,7 +164,7 @@ def decode(image: Image.Image, field: str, range16: RangeRule) -> Decoded:
         raise _damaged(field, error) from None
     turn = UPRIGHT.get(_orientation(image))
     mode = image.mode
-    if mode == "L" or mode in DEEP_MODES:
+    if mode in {"L", "RGB"} or mode in DEEP_MODES:
         pixels: NDArray[Any] = np.asarray(image)
     else:
         pixels = _convert(image, "L" if mode in {"1", "LA"} else "RGB", field)
