@@ -12,7 +12,9 @@ from app.card import FileRecord, Graph, ModelCard, Tiling
 from app.errors import BundleError, StartupError
 
 CARD = "card.json"
-FORM_FIELDS = frozenset({"image_a", "image_b", "model", "strength", "color", "format", "quality", "range16"})
+FORM_FIELDS = frozenset(
+    {"image_a", "image_b", "model", "strength", "color", "format", "quality", "effort", "range16", "max_side"}
+)
 IMAGE_INPUTS = {"a", "b"}
 CODE_INPUTS = {"code_a", "code_b"}
 EDIT_INPUT = "edit"

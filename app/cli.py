@@ -33,6 +33,7 @@ ColorOption = Annotated[
     str | None, typer.Option(help="Where colour comes from: auto, a, b or none; rgb fuses each channel.")
 ]
 QualityOption = Annotated[str | None, typer.Option(help="1–100, for jpeg and webp.")]
+EffortOption = Annotated[str | None, typer.Option(help="Time to spend on fewer bytes: fast, small or smallest.")]
 RangeOption = Annotated[str | None, typer.Option(help="Scale of 16-bit images: stretch or full.")]
 SideOption = Annotated[str | None, typer.Option(help="Longest side at which the model sees the pair; 0: as it is.")]
 
@@ -68,16 +69,16 @@ def fuse(
     slot: SlotOption = None,
     color: ColorOption = None,
     quality: QualityOption = None,
+    effort: EffortOption = None,
     range16: RangeOption = None,
     max_side: SideOption = None,
 ) -> None:
     """Fuses one pair of image files."""
     fields = _given(strength=strength, sharpen=sharpen, smooth=smooth, color=color, quality=quality, range16=range16)
+    fields |= _given(effort=effort, max_side=max_side, format=_format_of(output))
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
-    service, options = _prepare(
-        model, fields | _slots(slot) | _given(max_side=max_side) | {"format": _format_of(output)}
-    )
+    service, options = _prepare(model, fields | _slots(slot))
     asyncio.run(_fuse_one(service, Pair(image_a, image_b, output), options))
 
 
@@ -94,15 +95,17 @@ def fuse_dir(
     slot: SlotOption = None,
     color: ColorOption = None,
     quality: QualityOption = None,
+    effort: EffortOption = None,
     range16: RangeOption = None,
     max_side: SideOption = None,
     file_format: Annotated[str, typer.Option("--format", help="png, jpeg, webp or tiff.")] = "png",
 ) -> None:
     """Fuses all pairs of two folders that have the same name. Results that exist already are skipped."""
     fields = _given(strength=strength, sharpen=sharpen, smooth=smooth, color=color, quality=quality, range16=range16)
+    fields |= _given(effort=effort, max_side=max_side, format=file_format)
     if output.resolve() in {dir_a.resolve(), dir_b.resolve()}:
         raise typer.BadParameter("the results need a folder of their own", param_hint="--output")
-    service, options = _prepare(model, fields | _slots(slot) | _given(max_side=max_side) | {"format": file_format})
+    service, options = _prepare(model, fields | _slots(slot))
     output.mkdir(parents=True, exist_ok=True)
     if not same_options(output, options):
         raise typer.BadParameter(f"{output} holds results of other options; name another folder", param_hint="--output")
@@ -183,7 +186,7 @@ def _prepare(model: str | None, fields: dict[str, str]) -> tuple[Service, FuseOp
     planes = PAIRS_AT_ONCE * CHANNELS
     bounds = {"max_inflight_pixels": 2 * planes * settings.max_pixels, "max_queue": planes}
     service = build_service(settings.model_copy(update={"deadline_s": 86_400.0} | bounds))
-    return service, read_options(fields | _given(model=model), service.catalog, settings.max_side)
+    return service, read_options(settings.request_defaults | fields | _given(model=model), service.catalog)
 
 
 async def _fuse_one(service: Service, pair: Pair, options: FuseOptions) -> None:

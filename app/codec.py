@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from app.color import Pixels, Plane, channel_plane, is_neutral, luminance, unit_range
+from app.deflate import Effort
 from app.errors import BadFieldError, NotAnImageError, TooLargeError, UnsupportedTypeError
 from app.levels import RangeRule, scale_deep
 from app.png import write_png
+from app.tiff import write_tiff
 
 OutputFormat = Literal["png", "jpeg", "webp", "tiff"]
 
@@ -31,6 +34,13 @@ MEDIA_TYPES: dict[OutputFormat, str] = {
     "tiff": "image/tiff",
 }
 LONGEST_SIDE: dict[OutputFormat, int] = {"jpeg": 65_500, "webp": 16_383}
+DEFAULT_QUALITY = 90
+JPEG_EFFORT: dict[Effort, dict[str, int]] = {
+    "fast": {},
+    "small": {"optimize": True},
+    "smallest": {"optimize": True, "progressive": True},
+}
+WEBP_METHOD: dict[Effort, int] = {"fast": 2, "small": 4, "smallest": 6}
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 ORIENTATION_TAG = 0x0112
 # EXIF orientation -> what turns the stored pixels upright; 1 and unknown values leave them as they are.
@@ -51,20 +61,55 @@ Image.init()  # Otherwise the first damaged upload would wait for every plug-in 
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """A decoded image.
+class GreyImage:
+    """A decoded image without colour.
 
     Attributes:
         luma: Luminance (H, W) in [0, 1].
-        rgb: 8-bit pixels (H, W, 3) if the image has colour, else None.
+        rgb: None.
     """
 
     luma: Plane
-    rgb: Pixels | None
+    rgb: None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.luma.shape
+        return height, width
 
     def channel(self, index: int) -> Plane:
-        """Returns red (0), green (1) or blue (2), (H, W) in [0, 1]; of a grey image its luminance, not a copy."""
-        return self.luma if self.rgb is None else channel_plane(self.rgb, index)
+        """Returns the luminance, not a copy: red, green and blue are the same."""
+        return self.luma
+
+
+@dataclass(frozen=True)
+class ColorImage:
+    """A decoded image with colour.
+
+    Attributes:
+        rgb: 8-bit pixels (H, W, 3).
+    """
+
+    rgb: Pixels
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width, _ = self.rgb.shape
+        return height, width
+
+    @cached_property
+    def luma(self) -> Plane:
+        """Luminance (H, W) in [0, 1]; computed by whoever asks first, and not for channels fused on their own."""
+        return luminance(self.rgb)
+
+    def channel(self, index: int) -> Plane:
+        """Returns red (0), green (1) or blue (2), (H, W) in [0, 1]."""
+        return channel_plane(self.rgb, index)
+
+
+Decoded = GreyImage | ColorImage
 
 
 def open_image(data: bytes, field: str, max_pixels: int) -> Image.Image:
@@ -119,18 +164,18 @@ def decode(image: Image.Image, field: str, range16: RangeRule) -> Decoded:
         raise _damaged(field, error) from None
     turn = UPRIGHT.get(_orientation(image))
     mode = image.mode
-    if mode == "L" or mode in DEEP_MODES:
+    if mode in {"L", "RGB"} or mode in DEEP_MODES:
         pixels: NDArray[Any] = np.asarray(image)
     else:
         pixels = _convert(image, "L" if mode in {"1", "LA"} else "RGB", field)
     if turn is not None:
         pixels = np.ascontiguousarray(turn(pixels))
     if mode in DEEP_MODES:
-        return Decoded(scale_deep(pixels, range16), None)
+        return GreyImage(scale_deep(pixels, range16))
     if pixels.ndim == 2 or is_neutral(pixels):
         grey = pixels if pixels.ndim == 2 else pixels[..., 1]
-        return Decoded(unit_range(grey), None)
-    return Decoded(luminance(pixels), pixels)
+        return GreyImage(unit_range(grey))
+    return ColorImage(pixels)
 
 
 def check_output_size(output: OutputFormat, width: int, height: int) -> None:
@@ -148,19 +193,33 @@ def check_output_size(output: OutputFormat, width: int, height: int) -> None:
         )
 
 
-def encode(pixels: Pixels, output: OutputFormat, quality: int) -> bytes:
-    """Encodes 8-bit pixels (H, W) or (H, W, 3); ``quality`` 1–100 counts for jpeg and webp only."""
+def encode(pixels: Pixels, output: OutputFormat, quality: int, effort: Effort = "fast") -> bytes:
+    """Encodes 8-bit pixels.
+
+    Args:
+        pixels: Grey (H, W) or RGB (H, W, 3).
+        output: File format.
+        quality: 1–100, for jpeg and webp only.
+        effort: How much time fewer bytes are worth. The pixels are the same for all three, but for webp, whose
+            encoder chooses otherwise when it looks longer.
+    """
     if output == "png":
-        return write_png(pixels)
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
+        return write_png(pixels, effort)
     if output == "tiff":
-        image.save(buffer, "TIFF", compression="tiff_adobe_deflate")
-    elif output == "webp":
-        # Method 2 takes a third of the default's time for a few per cent more bytes.
-        image.save(buffer, "WEBP", quality=quality, method=2)
-    else:
-        image.save(buffer, "JPEG", quality=quality)
+        return write_tiff(pixels, effort)
+    if output == "webp":
+        return _save(pixels, "WEBP", quality=quality, method=WEBP_METHOD[effort])
+    try:
+        return _save(pixels, "JPEG", quality=quality, **JPEG_EFFORT[effort])
+    except OSError:
+        # Both greater efforts need the whole file in one buffer, and Pillow's has a byte a pixel, two from quality
+        # 95 on. Of a picture of mere noise the file can be larger.
+        return _save(pixels, "JPEG", quality=quality)
+
+
+def _save(pixels: Pixels, kind: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
 

@@ -1,7 +1,8 @@
 """Splits images into luminance and chroma, puts chroma back on the fused luminance, or stacks fused channels.
 
 Luminance is full-range BT.601: Y = 0.299 R + 0.587 G + 0.114 B. Chroma is Cb = (B - Y) / 1.772 and Cr = (R
-- Y) / 1.402, both in [-0.5, 0.5] with 0 as neutral; it stays at the size of the source.
+- Y) / 1.402, 0 is neutral; it stays at the size of the source. The code computes with B - Y and R - Y: weighing
+two of them by their distance from neutral does the same at any scale.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ Pixels = NDArray[np.uint8]
 
 KR, KG, KB = 0.299, 0.587, 0.114
 CHANNELS = 3  # Planes that the rule "rgb" fuses of each image.
-CB_SCALE, CR_SCALE = 2 * (1 - KB), 2 * (1 - KR)
 STRIP_PIXELS = 32_768  # One strip of about ten float planes stays inside a core's cache.
-TINY = np.float32(1e-6)
+WHITE = np.float32(255)
+TINY = np.float32(1e-3)  # Of a grey level.
 
 
 def luminance(rgb: Pixels) -> Plane:
@@ -63,8 +64,8 @@ def join_color(fused: Plane, rgb_a: Pixels | None, rgb_b: Pixels | None, rule: C
     rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
-        cb, cr = _mix([_chroma(rgb[strip]) for rgb in sources])
-        _paint(fused[strip], cb, cr, out=pixels[strip])
+        blue, red = _mix([_chroma(rgb[strip]) for rgb in sources])
+        _paint(fused[strip] * WHITE, blue, red, out=pixels[strip])
     return pixels
 
 
@@ -75,7 +76,10 @@ def channel_plane(rgb: Pixels, index: int) -> Plane:
 
 def stack_channels(red: Plane, green: Plane, blue: Plane) -> Pixels:
     """Joins fused channels (H, W) in [0, 1] to pixels (H, W, 3); values outside are clipped."""
-    return np.stack([to_bytes(plane) for plane in (red, green, blue)], axis=-1)
+    pixels = np.empty((*red.shape, CHANNELS), np.uint8)
+    for channel, plane in enumerate((red, green, blue)):
+        _round(plane * WHITE, out=pixels[..., channel])
+    return pixels
 
 
 def unit_range(values: Pixels) -> Plane:
@@ -85,42 +89,63 @@ def unit_range(values: Pixels) -> Plane:
 
 def to_bytes(plane: Plane) -> Pixels:
     """Rounds values in [0, 1] to 8 bits; values outside are clipped."""
-    scaled = plane * np.float32(255)
-    scaled += np.float32(0.5)
-    return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
+    return _round(plane * WHITE, out=np.empty(plane.shape, np.uint8))
+
+
+def _round(levels: Plane, *, out: Pixels) -> Pixels:
+    """Rounds grey levels into ``out`` of the same shape, those outside 0…255 clipped; ``levels`` are lost."""
+    levels += np.float32(0.5)
+    out[...] = np.clip(levels, 0, 255, out=levels)
+    return out
 
 
 def _chroma(rgb: Pixels) -> tuple[Plane, Plane]:
-    """Returns Cb and Cr (H, W), each in [-0.5, 0.5]."""
-    luma = luminance(rgb)
-    cb, cr = (channel_plane(rgb, index) for index in (2, 0))
-    return (cb - luma) * np.float32(1 / CB_SCALE), (cr - luma) * np.float32(1 / CR_SCALE)
+    """Returns B - Y and R - Y (H, W) in grey levels."""
+    red, green, blue = (rgb[..., channel].astype(np.float32) for channel in range(CHANNELS))
+    luma = red * np.float32(KR)
+    green *= np.float32(KG)
+    luma += green
+    luma += np.multiply(blue, np.float32(KB), out=green)
+    blue -= luma
+    red -= luma
+    return blue, red
 
 
 def _mix(sources: list[tuple[Plane, Plane]]) -> tuple[Plane, Plane]:
     """Weighs the chroma of one or two sources by its distance from neutral."""
     if len(sources) == 1:
         return sources[0]
-    (cb_a, cr_a), (cb_b, cr_b) = sources
-    return _weigh(cb_a, cb_b), _weigh(cr_a, cr_b)
+    (blue_a, red_a), (blue_b, red_b) = sources
+    return _weigh(blue_a, blue_b), _weigh(red_a, red_b)
 
 
 def _weigh(first: Plane, second: Plane) -> Plane:
     weight_first, weight_second = np.abs(first), np.abs(second)
-    total = weight_first + weight_second
-    mixed: Plane = first * weight_first + second * weight_second
-    return np.divide(mixed, total, out=np.zeros_like(mixed), where=total > 0)
+    mixed: Plane = first * weight_first
+    mixed += second * weight_second
+    weight_first += weight_second
+    mixed /= np.maximum(weight_first, TINY, out=weight_first)
+    return mixed
 
 
-def _paint(luma: Plane, cb: Plane, cr: Plane, *, out: Pixels) -> None:
-    """Writes RGB of one strip into ``out`` (H, W, 3), chroma reduced where it leaves the gamut."""
-    red = cr * np.float32(CR_SCALE)  # R - Y
-    blue = cb * np.float32(CB_SCALE)  # B - Y
-    green = red * np.float32(-KR / KG) - blue * np.float32(KB / KG)  # G - Y, from KR·red + KG·green + KB·blue = 0
+def _paint(luma: Plane, blue: Plane, red: Plane, *, out: Pixels) -> None:
+    """Writes RGB of one strip into ``out`` (H, W, 3), chroma reduced where it leaves the gamut.
+
+    Args:
+        luma: Luminance Y (H, W) in grey levels.
+        blue: B - Y in grey levels; lost.
+        red: R - Y in grey levels; lost.
+        out: Receives the pixels.
+    """
+    green = red * np.float32(-KR / KG)  # G - Y, from KR·red + KG·green + KB·blue = 0
+    green -= blue * np.float32(KB / KG)
     # The weighted sum of the three is 0, so the largest is never below 0 and the smallest never above.
-    highest = np.maximum(np.maximum(red, green), blue)
-    lowest = np.minimum(np.minimum(red, green), blue)
-    room = np.minimum((1 - luma) / np.maximum(highest, TINY), luma / np.maximum(-lowest, TINY))
-    room = np.clip(room, 0, 1, out=room)
+    highest, lowest = np.maximum(red, green), np.minimum(red, green)
+    np.maximum(np.maximum(highest, blue, out=highest), TINY, out=highest)
+    np.minimum(np.minimum(lowest, blue, out=lowest), -TINY, out=lowest)
+    room = WHITE - luma
+    room /= highest
+    np.minimum(room, np.negative(np.divide(luma, lowest, out=lowest), out=lowest), out=room)
+    np.clip(room, 0, 1, out=room)
     for channel, difference in enumerate((red, green, blue)):
-        out[..., channel] = to_bytes(difference * room + luma)
+        _round(np.add(np.multiply(difference, room, out=difference), luma, out=difference), out=out[..., channel])

@@ -11,9 +11,10 @@ from app.catalog import Catalog
 from app.codec import ACCEPTED_TEXT, MEDIA_TYPES, OutputFormat
 from app.color import ColorRule
 from app.deadlines import TIMEOUT_HEADER
+from app.deflate import Effort
 from app.levels import RangeRule
-from app.options import DEFAULT_QUALITY
 from app.schemas import Problem
+from app.settings import Settings
 from app.working import LEAST_SIDE, MOST_SIDE, NATIVE
 
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -43,14 +44,14 @@ class DescribedApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Returns the OpenAPI document, made once."""
         if self.openapi_schema is None:
-            self.openapi_schema = describe(self, self.state.service.catalog, self.state.service.settings.max_side)
+            self.openapi_schema = describe(self, self.state.service.catalog, self.state.service.settings)
         return self.openapi_schema
 
 
-def describe(app: FastAPI, catalog: Catalog, max_side: int) -> dict[str, Any]:
+def describe(app: FastAPI, catalog: Catalog, settings: Settings) -> dict[str, Any]:
     """Returns the OpenAPI document of an app, with the edit slots and names of the loaded models.
 
-    ``max_side`` is what a request gets that does not name one.
+    The settings are what a request gets for fields that it does not name.
     """
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     schemas = document["components"]["schemas"]
@@ -60,7 +61,7 @@ def describe(app: FastAPI, catalog: Catalog, max_side: int) -> dict[str, Any]:
     for path, calls in document["paths"].items():
         for method, call in calls.items():
             _describe_errors(call, CALL_ERRORS.get((path, method), {}) | UNEXPECTED)
-    _describe_fuse(document["paths"]["/fuse"]["post"], catalog, max_side)
+    _describe_fuse(document["paths"]["/fuse"]["post"], catalog, settings)
     document["paths"]["/models/{name}"]["get"]["parameters"][0]["example"] = catalog.default
     document["paths"]["/metrics"]["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     return document
@@ -73,11 +74,11 @@ def _describe_errors(call: dict[str, Any], errors: dict[int, str]) -> None:
         call["responses"][str(status)] = {"description": description, "content": content}
 
 
-def _describe_fuse(call: dict[str, Any], catalog: Catalog, max_side: int) -> None:
+def _describe_fuse(call: dict[str, Any], catalog: Catalog, settings: Settings) -> None:
     form: dict[str, Any] = {
         "type": "object",
         "required": ["image_a", "image_b"],
-        "properties": _fields(catalog, max_side),
+        "properties": _fields(catalog, settings),
     }
     form["additionalProperties"] = False
     call["parameters"] = [
@@ -110,7 +111,7 @@ def _header(description: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}}
 
 
-def _fields(catalog: Catalog, max_side: int) -> dict[str, Any]:
+def _fields(catalog: Catalog, settings: Settings) -> dict[str, Any]:
     default = catalog.get(None).card
     fields: dict[str, Any] = {
         "image_a": _file(default.tasks[0].image_a),
@@ -136,9 +137,15 @@ def _fields(catalog: Catalog, max_side: int) -> dict[str, Any]:
         "type": "integer",
         "minimum": 1,
         "maximum": 100,
-        "default": DEFAULT_QUALITY,
-        "description": "Quality of jpeg and webp.",
+        "default": settings.quality,
+        "description": "Quality of jpeg and webp; png and tiff lose nothing.",
     }
+    fields["effort"] = _choice(
+        list(get_args(Effort)),
+        settings.effort,
+        "How much time fewer bytes are worth. The pixels stay the same, but for webp. Writing a png, `small` takes "
+        "six times as long as `fast`, `smallest` some twenty times.",
+    )
     fields["range16"] = _choice(
         list(get_args(RangeRule)),
         "stretch",
@@ -148,7 +155,7 @@ def _fields(catalog: Catalog, max_side: int) -> dict[str, Any]:
     fields["max_side"] = {
         "type": "integer",
         "anyOf": [{"const": NATIVE}, {"minimum": LEAST_SIDE, "maximum": MOST_SIDE}],
-        "default": max_side,
+        "default": settings.max_side,
         "description": f"Longest side at which the model sees the pair: 0 as it is, else {LEAST_SIDE} or more. Of a "
         "larger pair it sees a reduced copy; the result has full size and the detail of both sources.",
         "examples": [1024],

@@ -9,14 +9,14 @@ from typing import TypeVar, get_args
 
 from app.card import ModelCard
 from app.catalog import Catalog
-from app.codec import OutputFormat
+from app.codec import DEFAULT_QUALITY, OutputFormat
 from app.color import ColorRule
+from app.deflate import Effort
 from app.errors import BadFieldError
 from app.levels import RangeRule
 from app.working import LEAST_SIDE, MOST_SIDE, NATIVE, is_max_side
 
-PLAIN_FIELDS = ("model", "strength", "color", "format", "quality", "range16", "max_side")
-DEFAULT_QUALITY = 90
+PLAIN_FIELDS = ("model", "strength", "color", "format", "quality", "effort", "range16", "max_side")
 
 T = TypeVar("T", bound=str)
 
@@ -33,6 +33,7 @@ class FuseOptions:
         quality: 1–100, for jpeg and webp.
         range16: How values deeper than 8 bits are scaled.
         max_side: Longest side at which the model sees the pair; 0: as it is.
+        effort: How much time fewer bytes of the answer are worth.
     """
 
     model: str
@@ -42,15 +43,15 @@ class FuseOptions:
     quality: int = DEFAULT_QUALITY
     range16: RangeRule = "stretch"
     max_side: int = NATIVE
+    effort: Effort = "fast"
 
 
-def read_options(fields: Mapping[str, str], catalog: Catalog, max_side: int = NATIVE) -> FuseOptions:
+def read_options(fields: Mapping[str, str], catalog: Catalog) -> FuseOptions:
     """Checks the text fields of a request.
 
     Args:
         fields: Field values by name. An edit slot of the chosen model is a field of its own.
         catalog: The loaded models.
-        max_side: What counts if the field of this name is not given.
 
     Raises:
         UnknownModelError: The model is not loaded.
@@ -65,8 +66,9 @@ def read_options(fields: Mapping[str, str], catalog: Catalog, max_side: int = NA
     color: ColorRule = _choice(fields, "color", get_args(ColorRule), "auto")
     output: OutputFormat = _choice(fields, "format", get_args(OutputFormat), "png")
     range16: RangeRule = _choice(fields, "range16", get_args(RangeRule), "stretch")
-    side = _max_side(fields, max_side)
-    return FuseOptions(card.name, _edit(fields, card), color, output, _quality(fields), range16, side)
+    effort: Effort = _choice(fields, "effort", get_args(Effort), "fast")
+    quality, side = _quality(fields), _max_side(fields)
+    return FuseOptions(card.name, _edit(fields, card), color, output, quality, range16, side, effort)
 
 
 def _edit(fields: Mapping[str, str], card: ModelCard) -> tuple[float, ...]:
@@ -105,8 +107,8 @@ def _quality(fields: Mapping[str, str]) -> int:
     return value
 
 
-def _max_side(fields: Mapping[str, str], default: int) -> int:
-    text = fields.get("max_side", str(default))
+def _max_side(fields: Mapping[str, str]) -> int:
+    text = fields.get("max_side", str(NATIVE))
     value = _whole(text)
     if value is None or not is_max_side(value):
         allowed = f"0 for the full size, or a whole number of pixels from {LEAST_SIDE} to {MOST_SIDE}"

@@ -20,6 +20,7 @@ from PIL import Image
 
 from app import codec
 from app.batcher import Batcher
+from app.cache import image_key
 from app.card import ModelCard
 from app.catalog import Catalog
 from app.color import CHANNELS, Plane, join_color, stack_channels
@@ -143,7 +144,7 @@ class Pipeline:
                 self._in_pool(codec.decode, images[1], "image_b", options.range16),
             )
             _check_pair(first, second, engine.card, options)
-            native = Size(*first.luma.shape)
+            native = Size(*first.shape)
             working = working_size(native, options.max_side, engine.card.size)
             channels = _channels(first, second, options)
             jobs = await self._in_pool(_jobs, engine, first, second, options, channels, working)
@@ -219,7 +220,7 @@ def _check_limits(image: Image.Image, field: str, card: ModelCard, max_side: int
 
 def _check_pair(first: codec.Decoded, second: codec.Decoded, card: ModelCard, options: FuseOptions) -> None:
     """Refuses a pair of two sizes, and a format that cannot hold the result."""
-    (height_a, width_a), (height_b, width_b) = first.luma.shape, second.luma.shape
+    (height_a, width_a), (height_b, width_b) = first.shape, second.shape
     if (height_a, width_a) != (height_b, width_b):
         raise BadPairError(
             f"image_a is {width_a}×{height_a} and image_b is {width_b}×{height_b} pixels (upright, by EXIF). "
@@ -236,10 +237,8 @@ def _channels(first: codec.Decoded, second: codec.Decoded, options: FuseOptions)
     return range(CHANNELS)
 
 
-def _planes(first: codec.Decoded, second: codec.Decoded, channel: int | None) -> tuple[Plane, Plane]:
-    if channel is None:
-        return first.luma, second.luma
-    return first.channel(channel), second.channel(channel)
+def _plane(image: codec.Decoded, channel: int | None) -> Plane:
+    return image.luma if channel is None else image.channel(channel)
 
 
 def _jobs(
@@ -251,18 +250,24 @@ def _jobs(
     working: Size,
 ) -> list[Job]:
     """Makes a job of each channel, at the working size."""
-    jobs = []
-    for channel in channels:
-        a, b = _planes(first, second, channel)
-        if working != a.shape:
-            a, b = reduce_plane(a, working), reduce_plane(b, working)
-        jobs.append(engine.job(a, b, options.edit))
-    return jobs
+    sides = (_seen(engine, image, channels, working) for image in (first, second))
+    return [Job(a, b, options.edit, (key_a, key_b)) for (a, key_a), (b, key_b) in zip(*sides, strict=True)]
+
+
+def _seen(
+    engine: Engine, image: codec.Decoded, channels: Sequence[int | None], working: Size
+) -> list[tuple[Plane, bytes]]:
+    """Returns what the model sees of one image for each channel, with its cache key."""
+    if image.rgb is None and len(channels) > 1:  # The one plane is reduced and hashed once.
+        return _seen(engine, image, channels[:1], working) * len(channels)
+    planes = (_plane(image, channel) for channel in channels)
+    seen = [plane if working == plane.shape else reduce_plane(plane, working) for plane in planes]
+    return [(plane, image_key(plane) if engine.needs_codes else b"") for plane in seen]
 
 
 def _enlarge(first: codec.Decoded, second: codec.Decoded, channel: int | None, job: Job, fused: Plane) -> Plane:
     """Brings a fused channel to the size of the pair."""
-    return enlarge(*_planes(first, second, channel), job.a, job.b, fused)
+    return enlarge(_plane(first, channel), _plane(second, channel), job.a, job.b, fused)
 
 
 def _finish(planes: Sequence[Plane], first: codec.Decoded, second: codec.Decoded, options: FuseOptions) -> bytes:
@@ -270,4 +275,4 @@ def _finish(planes: Sequence[Plane], first: codec.Decoded, second: codec.Decoded
         pixels = stack_channels(*planes)
     else:
         pixels = join_color(planes[0], first.rgb, second.rgb, options.color)
-    return codec.encode(pixels, options.format, options.quality)
+    return codec.encode(pixels, options.format, options.quality, options.effort)

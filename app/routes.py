@@ -40,7 +40,7 @@ async def fuse(request: Request) -> Response:
     with service.gate.upload() as grow:
         form = await read_form(request, settings.max_upload_bytes, settings.upload_timeout_s, grow)
         request.state.model = service.catalog.get(form.fields.get("model")).card.name
-        options = read_options(form.fields, service.catalog, settings.max_side)
+        options = read_options(settings.request_defaults | form.fields, service.catalog)
         with service.gate.admit():
             begun = time.time_ns()
             work = service.pipeline.fuse(form.image_a, form.image_b, options, timeout_s)

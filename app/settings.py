@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.codec import DEFAULT_QUALITY
 from app.cores import usable_cores
+from app.deflate import Effort
 from app.working import LEAST_SIDE, MOST_SIDE, NATIVE, is_max_side
 
 # Each run side by side keeps memory for the next one.
@@ -67,6 +69,13 @@ class Settings(BaseSettings):
     max_side: Annotated[int, AfterValidator(_check_max_side)] = Field(
         NATIVE,
         description="Longest side at which models see a pair whose request names no `max_side`. 0: as it is.",
+    )
+    quality: int = Field(
+        DEFAULT_QUALITY, ge=1, le=100, description="Quality of jpeg and webp if a request names no `quality`."
+    )
+    effort: Effort = Field(
+        "fast",
+        description="Effort to spare bytes if a request names no `effort`: `fast`, `small` or `smallest`.",
     )
     max_inflight: int = Field(64, ge=1, description="Most requests at once whose body has arrived.")
     max_body_bytes: int = Field(
@@ -130,6 +139,11 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = Field(
         "json", description="`json`: one object a line, for machines; `text`: one short line, for people."
     )
+
+    @property
+    def request_defaults(self) -> dict[str, str]:
+        """Values of the request fields that are settings, as a request would give them."""
+        return {"max_side": str(self.max_side), "quality": str(self.quality), "effort": self.effort}
 
     @property
     def run_threads(self) -> int:

@@ -41,6 +41,17 @@ def timed(work: Callable[[], object]) -> Step:
     return step
 
 
+def processor_timed(work: Callable[[], object]) -> Step:
+    """Makes a step of the CPU seconds of all threads: what other programs take meanwhile does not count."""
+
+    def step() -> Sample:
+        started = time.process_time()
+        work()
+        return {WHOLE: time.process_time() - started}
+
+    return step
+
+
 def interleave(steps: Mapping[str, Step], rounds: int, on_round: Callable[[], object]) -> dict[str, list[Sample]]:
     """Runs all steps in turn, one at a time, and keeps the better of two tries in each round.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,7 +34,7 @@ from app.working import NATIVE, Size, reduce_plane, working_size
 from benchmarks.errors import BenchError
 from benchmarks.facts import machine_facts
 from benchmarks.pictures import Plane, Scene
-from benchmarks.rounds import WHOLE, Sample, Step, interleave, spread
+from benchmarks.rounds import WHOLE, Step, interleave, processor_timed, spread
 from benchmarks.working_report import ALONE, FULL, KEPT, PSNR, SSIM, TRUTH, as_markdown, draw
 from benchmarks.working_ways import WAYS
 from training.data.images import DataError
@@ -105,9 +104,11 @@ def measure_times(engine: Engine, a: Plane, b: Plane, shares: Sequence[Fraction]
     for share, size in sizes.items():
         lows = (a, b) if share == 1 else (reduce_plane(a, size), reduce_plane(b, size))
         model, guide = f"{share} model", f"{share} guide"
-        steps[model] = partial(_processor_time, fused, model, partial(_fuse, engine, *lows))
+        steps[model] = processor_timed(partial(_keep, fused, model, partial(_fuse, engine, *lows)))
         if share != 1:
-            steps[guide] = partial(_processor_time, fused, guide, partial(_there_and_back, a, b, size, fused, model))
+            steps[guide] = processor_timed(
+                partial(_keep, fused, guide, partial(_there_and_back, a, b, size, fused, model))
+            )
     series = interleave(steps, rounds, lambda: None)
     medians = {name: spread([sample[WHOLE] for sample in samples]).median for name, samples in series.items()}
     for share, size in sizes.items():
@@ -184,11 +185,8 @@ def _fuse(engine: Engine, a: Plane, b: Plane) -> Plane:
     return engine.run([engine.job(a, b, edit)])[0].luma
 
 
-def _processor_time(results: dict[str, Plane], name: str, work: Callable[[], Plane]) -> Sample:
-    """Returns the CPU seconds of all threads: what other programs take meanwhile does not count."""
-    started = time.process_time()
+def _keep(results: dict[str, Plane], name: str, work: Callable[[], Plane]) -> None:
     results[name] = work()
-    return {WHOLE: time.process_time() - started}
 
 
 def _there_and_back(a: Plane, b: Plane, size: Size, fused: dict[str, Plane], name: str) -> Plane:

@@ -43,6 +43,7 @@ def _good(random: Random) -> Sending:
     fields = {
         "format": random.choice(("png", "jpeg", "webp", "tiff")),
         "quality": random.randint(1, 100),
+        "effort": random.choice(("fast", "small", "smallest")),
         "color": random.choice(("auto", "a", "b", "none", "rgb")),
         "range16": random.choice(("stretch", "full")),
     }
@@ -94,7 +95,7 @@ def _too_small(_: Random) -> Sending:
 
 def _bad_field(random: Random) -> Sending:
     name, value = random.choice(
-        (("color", "blue"), ("format", "gif"), ("quality", "0"), ("range16", ""), ("colour", "a"))
+        (("color", "blue"), ("format", "gif"), ("quality", "0"), ("effort", "9"), ("range16", ""), ("colour", "a"))
     )
     return _answered("bad field", forms.parts_of(files.valid_pair(random), {name: value}), 422)
 

@@ -13,6 +13,7 @@ from app.bundles import read_bundle
 from app.catalog import load_catalog
 from app.errors import BundleError, StartupError, UnknownModelError
 from app.onnx_backend import CPU, CUDA, OnnxBackend, choose_providers, import_runtime
+from app.options import PLAIN_FIELDS
 from app.runs import Run
 from app.settings import Settings
 from app.telemetry import Telemetry
@@ -107,9 +108,10 @@ def test_two_outputs(folder):
     assert "one output" in refusal(folder)
 
 
-def test_a_slot_named_like_a_form_field(folder):
+@pytest.mark.parametrize("name", [name for name in PLAIN_FIELDS if "_" not in name])
+def test_a_slot_named_like_a_form_field(folder, name):
     card = card_of(folder)
-    card["edit_slots"][0]["name"] = "quality"
+    card["edit_slots"][0]["name"] = name
     edit_card(folder, edit_slots=card["edit_slots"])
     assert "names of form fields" in refusal(folder)
 

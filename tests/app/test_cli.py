@@ -66,6 +66,7 @@ def test_the_suffix_chooses_the_format(run, files, tmp_path, suffix, kind):
     ("arguments", "message"),
     [
         (["--strength", "3"], "a number from 0 to 2"),
+        (["--effort", "9"], "fast, small, smallest"),
         (["--model", "titan"], "coded, moody, plain"),
         (["--model", "plain", "--sharpen", "1"], "plain has no such field"),
     ],
@@ -211,6 +212,29 @@ def test_a_reduced_working_size(run, tmp_path, picture, to_file, monkeypatch):
     whole, reduced, by_setting = (np.asarray(Image.open(path)).astype(int) for path in outputs)
     assert 0 < np.abs(whole - reduced).max() <= 8
     np.testing.assert_array_equal(reduced, by_setting)
+
+
+def test_effort_makes_fewer_bytes_of_the_same_picture(run, files, tmp_path, monkeypatch):
+    outputs = [tmp_path / name for name in ("fast.png", "asked.png", "set.png")]
+    assert run("fuse", *files, "-o", outputs[0])[0] == 0
+    assert run("fuse", *files, "-o", outputs[1], "--effort", "smallest")[0] == 0
+    monkeypatch.setenv("PAIRFUSE_EFFORT", "smallest")
+    assert run("fuse", *files, "-o", outputs[2])[0] == 0
+    fast, asked, by_setting = outputs
+    assert asked.stat().st_size < fast.stat().st_size
+    assert asked.read_bytes() == by_setting.read_bytes()
+    np.testing.assert_array_equal(np.asarray(Image.open(fast)), np.asarray(Image.open(asked)))
+
+
+def test_the_quality_of_a_folder_can_be_set(run, folders, monkeypatch):
+    dir_a, dir_b, output = folders
+    sizes = []
+    for quality in ("95", "20"):
+        monkeypatch.setenv("PAIRFUSE_QUALITY", quality)
+        folder = output.with_name(f"out-{quality}")
+        assert run("fuse-dir", dir_a, dir_b, "-o", folder, "--format", "jpeg", "--effort", "small")[0] == 0
+        sizes.append((folder / "pair1.jpg").stat().st_size)
+    assert sizes[1] < sizes[0]
 
 
 def test_a_bad_working_size_ends_with_the_good_ones(run, files, tmp_path):

@@ -8,10 +8,23 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from app.codec import ACCEPTED, check_output_size, decode, encode, open_image
+from app import codec
+from app.codec import ACCEPTED, ColorImage, check_output_size, decode, encode, open_image
 from app.errors import BadFieldError, NotAnImageError, TooLargeError, UnsupportedTypeError
 
 LIMIT = 10_000_000
+
+
+@pytest.fixture
+def noisy(picture):
+    """Returns a function that makes a picture with the noise of a camera."""
+
+    def make(*, color):
+        pixels = picture(200, 300, 3, color=color)
+        return np.clip(pixels + np.random.default_rng(0).normal(0, 2.5, pixels.shape), 0, 255).astype(np.uint8)
+
+    return make
+
 
 # Pillow warns about damaged metadata that it then skips.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -25,7 +38,7 @@ def read(data, rule="stretch"):
 def test_every_accepted_type_is_read(picture, to_file, kind):
     pixels = picture(40, 50, 1, color=True)
     decoded = read(to_file(pixels, kind))
-    assert decoded.luma.shape == (40, 50)
+    assert decoded.shape == decoded.luma.shape == (40, 50)
     assert decoded.luma.dtype == np.float32
     assert decoded.rgb is not None
     assert np.abs(decoded.rgb.astype(int) - pixels).mean() < 6
@@ -58,6 +71,17 @@ def test_colour_file_with_grey_pixels_counts_as_grey(picture, to_file):
     decoded = read(to_file(np.repeat(grey[..., None], 3, axis=2)))
     assert decoded.rgb is None
     np.testing.assert_allclose(decoded.luma * 255, grey, atol=1e-4)
+
+
+def test_the_luminance_of_colour_is_computed_once_and_only_if_asked_for(picture, monkeypatch):
+    asked = []
+    monkeypatch.setattr(codec, "luminance", lambda rgb: asked.append(rgb.shape) or rgb[..., 1] / 255)
+    image = ColorImage(picture(40, 50, 2, color=True))
+    assert image.shape == (40, 50)
+    np.testing.assert_allclose(image.channel(2) * 255, image.rgb[..., 2], atol=1e-4)
+    assert asked == []
+    assert image.luma is image.luma
+    assert asked == [(40, 50, 3)]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -155,6 +179,41 @@ def test_quality_counts():
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     for output in ("jpeg", "webp"):
         assert len(encode(pixels, output, 20)) < len(encode(pixels, output, 95))
+
+
+@pytest.mark.parametrize("color", [False, True])
+@pytest.mark.parametrize("output", ["png", "jpeg", "tiff"])
+def test_more_effort_makes_fewer_bytes_of_the_same_picture(noisy, output, color):
+    pixels = noisy(color=color)
+    fast, *smaller = (encode(pixels, output, 90, effort) for effort in ("fast", "small", "smallest"))
+    assert encode(pixels, output, 90) == fast
+    expected = np.asarray(Image.open(io.BytesIO(fast)))
+    for data in smaller:
+        assert len(data) < len(fast)
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), expected)
+
+
+@pytest.mark.parametrize("color", [False, True])
+def test_more_effort_makes_fewer_bytes_or_less_error_of_webp(noisy, color):
+    pixels = noisy(color=color)
+    sizes, errors = [], []
+    for effort in ("fast", "small", "smallest"):
+        data = encode(pixels, "webp", 90, effort)
+        found = np.asarray(Image.open(io.BytesIO(data)).convert("RGB" if color else "L"))
+        sizes.append(len(data))
+        errors.append(np.square(found.astype(int) - pixels).mean())
+    assert sizes[2] < min(sizes[:2])
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("effort", ["fast", "small", "smallest"])
+@pytest.mark.parametrize("quality", [1, 90, 94, 95, 100])
+@pytest.mark.parametrize("shape", [(300, 700), (300, 700, 3)])
+def test_mere_noise_becomes_a_jpeg_as_well(shape, quality, effort):
+    pixels = np.random.default_rng(0).integers(0, 2, shape, np.uint8) * 255
+    image = Image.open(io.BytesIO(encode(pixels, "jpeg", quality, effort)))
+    image.load()
+    assert (image.format, image.size) == ("JPEG", (700, 300))
 
 
 def test_a_format_that_cannot_hold_the_size_is_refused():

@@ -57,6 +57,23 @@ def test_luminance_is_kept_where_colours_leave_the_gamut(rgb, rule):
     assert np.abs(luma_of(joined) - luma).max() <= 0.5 / 255 + 1e-6
 
 
+@pytest.mark.parametrize("rule", ["auto", "a", "b"])
+def test_every_pixel_is_that_of_the_rule_in_double_precision(rgb, rule):
+    luma = np.random.default_rng(4).random((37, 53)).astype(np.float32)
+    joined = join_color(luma, rgb[0], rgb[1], rule)
+    assert np.abs(joined - exact(luma.astype(np.float64), *rgb, rule)).max() <= 0.5 + 1e-3
+
+
+def exact(luma, rgb_a, rgb_b, rule):
+    """Returns RGB (H, W, 3) in grey levels before rounding, by the rule as documented."""
+    chroma = [(rgb / 255 - luma_of(rgb)[..., None]) / (1.402, 1, 1.772) for rgb in (rgb_a, rgb_b)]
+    weights = [np.abs(each) * (name in {rule, "x"} or rule == "auto") for each, name in zip(chroma, "ab", strict=True)]
+    cr, _, cb = np.moveaxis(sum(c * w for c, w in zip(chroma, weights, strict=True)) / sum(weights), 2, 0)
+    difference = np.stack([1.402 * cr, -(0.299 * 1.402 * cr + 0.114 * 1.772 * cb) / 0.587, 1.772 * cb], axis=2)
+    rooms = np.where(difference > 0, 1 - luma[..., None], luma[..., None]) / np.maximum(np.abs(difference), 1e-12)
+    return (luma[..., None] + difference * np.minimum(rooms.min(axis=2, keepdims=True), 1)) * 255
+
+
 def test_reduced_colours_keep_their_hue():
     red = np.full((1, 1, 3), (200, 20, 20), np.uint8)
     bright = join_color(np.full((1, 1), 0.9, np.float32), red, None, "auto")[0, 0].astype(int)

@@ -24,10 +24,12 @@ def test_all_fields(catalog):
         "color": "b",
         "format": "jpeg",
         "quality": "1",
+        "effort": "smallest",
         "range16": "full",
+        "max_side": "640",
         "smooth": "0",
     }
-    assert read_options(fields, catalog) == FuseOptions("coded", (1.0, 0.0), "b", "jpeg", 1, "full")
+    assert read_options(fields, catalog) == FuseOptions("coded", (1.0, 0.0), "b", "jpeg", 1, "full", 640, "smallest")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,13 @@ def test_bad_qualities(catalog, text):
 
 
 @pytest.mark.parametrize(
-    ("name", "listed"), [("color", "auto, a, b, none, rgb"), ("format", "png, jpeg"), ("range16", "full")]
+    ("name", "listed"),
+    [
+        ("color", "auto, a, b, none, rgb"),
+        ("format", "png, jpeg"),
+        ("effort", "fast, small, smallest"),
+        ("range16", "full"),
+    ],
 )
 def test_bad_choices_list_the_good_ones(catalog, name, listed):
     with pytest.raises(BadFieldError, match=listed):
@@ -83,12 +91,14 @@ def test_unknown_models_list_the_known(catalog):
 
 @pytest.mark.parametrize(("text", "side"), [("0", 0), ("64", 64), ("1024", 1024), ("65535", 65535), ("00640", 640)])
 def test_working_resolutions(catalog, text, side):
-    assert read_options({"max_side": text}, catalog, 2048).max_side == side
+    assert read_options({"max_side": text}, catalog).max_side == side
 
 
-def test_the_working_resolution_of_the_service_is_the_default(catalog):
-    assert read_options({}, catalog, 2048).max_side == 2048
-    assert read_options({}, catalog).max_side == 0
+def test_settings_are_the_defaults(catalog):
+    settings = Settings(max_side=2048, quality=70, effort="small")
+    options = read_options(settings.request_defaults, catalog)
+    assert options == FuseOptions("coded", (1.0, 1.0), quality=70, max_side=2048, effort="small")
+    assert read_options(Settings().request_defaults, catalog) == read_options({}, catalog)
 
 
 @pytest.mark.parametrize("text", ["63", "65536", "-64", "64.5", "", "x", "٦٤", "6_4", "9" * 5000])

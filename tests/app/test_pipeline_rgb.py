@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from app import codec, pipeline
 from app.engine import Engine
 from app.errors import OverloadedError
 from app.folder import running
@@ -30,13 +31,33 @@ def timed(monkeypatch):
     return batches
 
 
-def fuse(weights, files, model="plain", edit=(), **settings):
+@pytest.fixture
+def work(monkeypatch):
+    """Counts the planes that are hashed and reduced, and the luminances that are computed."""
+    counts = dict.fromkeys(("image_key", "reduce_plane", "luminance"), 0)
+
+    def count(module, name):
+        function = getattr(module, name)
+
+        def counting(*arguments):
+            counts[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(module, name, counting)
+
+    count(pipeline, "image_key")
+    count(pipeline, "reduce_plane")
+    count(codec, "luminance")
+    return counts
+
+
+def fuse(weights, files, model="plain", edit=(), max_side=0, **settings):
     """Fuses one pair in rgb without a server; returns the result and the service."""
     service = build_service(Settings(weights=weights, device="cpu", threads=1, **settings))
 
     async def once():
         async with running(service) as pipeline:
-            return await pipeline.fuse(*files, FuseOptions(model, edit, "rgb"))
+            return await pipeline.fuse(*files, FuseOptions(model, edit, "rgb", max_side=max_side))
 
     return asyncio.run(once()), service
 
@@ -56,6 +77,18 @@ def test_each_plane_is_encoded_once(weights, pair):
     metrics = service.telemetry.render().decode()
     assert 'pairfuse_encoder_cache_total{result="miss"} 6.0' in metrics  # Warm-up 2, three channels, one grey plane.
     assert 'pairfuse_encoder_cache_total{result="hit"} 2.0' in metrics
+
+
+def test_the_plane_of_a_grey_source_is_reduced_and_hashed_once(weights, picture, to_file, work):
+    files = [to_file(picture(96, 128, seed, color=seed == 1)) for seed in (1, 2)]
+    assert fuse(weights, files, "coded", (1.0, 1.0), max_side=64)[0].working == (48, 64)
+    assert work == {"image_key": 4, "reduce_plane": 4, "luminance": 0}
+
+
+def test_each_channel_of_two_colour_sources_counts(weights, picture, to_file, work):
+    files = [to_file(picture(96, 128, seed, color=True)) for seed in (1, 2)]
+    fuse(weights, files, "plain", max_side=64)
+    assert work == {"image_key": 0, "reduce_plane": 6, "luminance": 0}
 
 
 @pytest.mark.parametrize(("color", "planes"), [("auto", 1), ("rgb", 3)])

@@ -57,3 +57,10 @@ def test_a_working_resolution_out_of_bounds_is_an_error(monkeypatch, text):
     monkeypatch.setenv("PAIRFUSE_MAX_SIDE", text)
     with pytest.raises(ValidationError, match="max_side"):
         Settings()
+
+
+@pytest.mark.parametrize(("name", "text"), [("quality", "0"), ("quality", "101"), ("effort", "6"), ("effort", "Fast")])
+def test_a_default_that_no_request_could_give_is_an_error(monkeypatch, name, text):
+    monkeypatch.setenv(f"PAIRFUSE_{name.upper()}", text)
+    with pytest.raises(ValidationError, match=name):
+        Settings()

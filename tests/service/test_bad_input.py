@@ -114,6 +114,8 @@ def test_bad_strength(good, pair, field, value):
         ("format", "gif"),
         ("quality", "0"),
         ("quality", "101"),
+        ("effort", "best"),
+        ("effort", ""),
         ("range16", "x"),
         ("strenght", "1"),
     ],

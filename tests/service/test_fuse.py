@@ -67,6 +67,32 @@ def test_every_output_format(service, pair, output, kind):
     assert response.headers["content-type"] == f"image/{output}"
 
 
+@pytest.mark.parametrize("output", ["png", "jpeg"])
+def test_effort_makes_fewer_bytes_of_the_same_picture(any_service, pair, output):
+    fast, smallest = (any_service.fuse(*pair, format=output, effort=effort) for effort in ("fast", "smallest"))
+    assert len(smallest.content) < len(fast.content)
+    assert any_service.fuse(*pair, format=output).content == fast.content
+    np.testing.assert_array_equal(np.asarray(pixels_of(smallest)), np.asarray(pixels_of(fast)))
+
+
+def test_a_refused_effort_names_the_field_and_what_it_takes(service, pair):
+    response = service.fuse(*pair, effort="9")
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["errors"] == [{"field": "effort", "allowed": "fast, small, smallest"}]
+
+
+def test_quality_and_effort_of_the_settings_count_where_a_request_names_none(service, start_service, pair):
+    other = start_service(quality=30, effort="smallest")
+    expected = service.fuse(*pair, format="jpeg", quality=30, effort="smallest")
+    assert other.fuse(*pair, format="jpeg").content == expected.content
+    asked = {"format": "jpeg", "quality": 80, "effort": "fast"}
+    assert other.fuse(*pair, **asked).content == service.fuse(*pair, **asked).content
+    call = other.client.get("/openapi.json").json()["paths"]["/fuse"]["post"]
+    fields = call["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert (fields["quality"]["default"], fields["effort"]["default"]) == (30, "smallest")
+
+
 @pytest.mark.parametrize("size", [(33, 47), (32, 32), (131, 77), (480, 640)])
 def test_odd_sizes(any_service, picture, to_file, size):
     files = [to_file(picture(*size, seed, color=seed == 1)) for seed in (1, 2)]

@@ -66,6 +66,14 @@ def test_a_grey_source_gives_its_plane_three_times(service, colours, picture, to
     np.testing.assert_array_equal(image, expected)
 
 
+@pytest.mark.parametrize("name", ["coded", "plain"])
+def test_a_grey_source_of_a_reduced_pair_gives_its_plane_three_times(service, picture, to_file, name):
+    colour, grey = picture(120, 160, 6, color=True), picture(120, 160, 7, color=False)
+    image = fused(service, to_file(colour), to_file(grey), model=name, color="rgb", max_side=80)
+    expected = one_by_one(service, channels(colour), [grey] * 3, to_file, model=name, max_side=80)
+    np.testing.assert_array_equal(image, expected)
+
+
 @pytest.mark.parametrize("rule", ["stretch", "full"])
 def test_a_16_bit_source_is_scaled_as_ever(service, colours, to_file, rule):
     thermal = to_file(np.linspace(7000, 9000, 48 * 64).astype(np.uint16).reshape(48, 64))

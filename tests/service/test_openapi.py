@@ -28,9 +28,11 @@ def test_the_form_is_described_with_the_slots_of_the_models(service):
     assert (fields["sharpen"]["maximum"], fields["sharpen"]["default"]) == (2, 1)
     assert set(fields) == {
         *("image_a", "image_b", "model", "strength", "sharpen", "smooth", "delay", "fault"),
-        *("color", "format", "quality", "range16", "max_side"),
+        *("color", "format", "quality", "effort", "range16", "max_side"),
     }
     assert all(field["description"] for field in fields.values())
+    assert (fields["quality"]["default"], fields["effort"]["default"]) == (90, "fast")
+    assert fields["effort"]["enum"] == ["fast", "small", "smallest"]
     (header,) = call["parameters"]
     assert (header["name"], header["in"]) == (TIMEOUT_HEADER, "header")
 
