@@ -22,9 +22,9 @@ from app.errors import NotReadyError, OverloadedError
 from app.health import Health
 from app.lane import Lane, Model, Served
 from app.logs import request_id
-from app.pace import Pace
+from app.pace import Pace, WorkTime
 from app.telemetry import Telemetry
-from app.turns import Device, Share
+from app.turns import Account, Device, Share
 from app.waiting import BatchLimits, Entry, Waiting
 
 log = logging.getLogger(__name__)
@@ -52,10 +52,14 @@ class Batcher:
         self._telemetry = telemetry
         self._waiting = Waiting(limits)
         self._pace = Pace()
+        self._time = WorkTime()
         self._health = Health(name, limits.restart_pause_s, telemetry)
         self._threads = ThreadPoolExecutor(limits.lanes, thread_name_prefix=f"run-{name}")
-        served = Served(name, model, self._threads, self._health, self._pace, telemetry, self._turn_all_away)
-        self._lanes = [Lane(served, Share(device), self._count_busy) for _ in range(limits.lanes)]
+        served = Served(
+            name, model, self._threads, self._health, self._pace, self._time, telemetry, self._turn_all_away
+        )
+        account = Account()
+        self._lanes = [Lane(served, Share(device, account)) for _ in range(limits.lanes)]
         self._work: dict[Lane, asyncio.Task[None]] = {}
         self._change = asyncio.Event()
         self._rested = True
@@ -175,9 +179,6 @@ class Batcher:
         self._waiting.remove(entry)
         self._telemetry.queue_depth.dec()
 
-    def _count_busy(self) -> int:
-        return sum(lane.busy for lane in self._lanes)
-
     async def _live(self) -> None:
         """Keeps pairs being dispatched: an error that escapes is logged, and the model is then checked."""
         while True:
@@ -198,6 +199,7 @@ class Batcher:
             if not self._health.good and not self._work:
                 await self._recover()
             elif self._health.good and self._is_due() and (lane := self._free()):
+                self._time.begin()
                 self._work[lane] = asyncio.create_task(self._serve(lane), name=f"lane-{self._name}")
             else:
                 await self._wait_for_change()
@@ -221,7 +223,8 @@ class Batcher:
         if idle and not self._rested:
             pause = self._limits.rest_after_s
         try:
-            await asyncio.wait_for(self._change.wait(), pause)
+            async with asyncio.timeout(pause):  # Not wait_for: in Python 3.11 a stop that meets a change is lost in it.
+                await self._change.wait()
         except TimeoutError:
             if idle:
                 await self._rest()
@@ -244,10 +247,11 @@ class Batcher:
         finally:
             lane.share.release()
             del self._work[lane]
+            self._time.end()
             self._change.set()
 
     async def _run_next(self, lane: Lane, weight: float) -> None:
-        claimed_at = time.perf_counter()
+        claimed_at = self._time.now()
         await lane.share.claim(weight)
         # Only now: what came or left while other runs went on counts too.
         if batch := self._take(weight):

@@ -47,8 +47,9 @@ class Health:
         return None if self._next_restart is None else max(0.0, self._next_restart - time.perf_counter())
 
     def note_run(self) -> None:
-        """Records a run that went well."""
-        self._failures = 0
+        """Records a run that went well. One that began before the model was in doubt does not clear it."""
+        if self._failures < FAILURES_TO_UNHEALTHY:
+            self._failures = 0
 
     def note_failure(self) -> None:
         """Records a failed run."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Protocol, TypeVar
 
 from app.engine import Fused, Job
 from app.errors import AbandonedError, OutOfMemoryError, RunFailedError
 from app.health import Health
-from app.pace import Pace
+from app.pace import Pace, WorkTime
 from app.runs import Run
 from app.telemetry import Telemetry
 from app.turns import Share
@@ -56,6 +56,7 @@ class Served:
         threads: Has a thread for each lane.
         health: Told of runs and failures.
         pace: Told how long they took.
+        time: Their clock.
         telemetry: Receives batch sizes.
         turn_all_away: Called when a run is stuck.
     """
@@ -65,6 +66,7 @@ class Served:
     threads: ThreadPoolExecutor
     health: Health
     pace: Pace
+    time: WorkTime
     telemetry: Telemetry
     turn_all_away: Callable[[], None]
 
@@ -75,13 +77,11 @@ class Lane:
     Args:
         served: The model.
         share: This lane's claim on the model's device.
-        count_busy: Returns how many lanes of the model run a batch at present.
     """
 
-    def __init__(self, served: Served, share: Share, count_busy: Callable[[], int]) -> None:
+    def __init__(self, served: Served, share: Share) -> None:
         self.share = share
         self._served = served
-        self._count_busy = count_busy
         self._batch: list[Entry] = []
         # Those of the batch that the model runs at present, and their run.
         self._now: list[Entry] = []
@@ -98,8 +98,7 @@ class Lane:
         """Returns the seconds that what is left of its batch will add, by a pace of all lanes together."""
         if not self._batch:
             return 0.0
-        elapsed = (time.perf_counter() - self._since) / self._count_busy()
-        return max(0.0, seconds(pixels_of(self._batch)) - elapsed)
+        return max(0.0, seconds(pixels_of(self._batch)) - (self._served.time.now() - self._since))
 
     def leave(self, entry: Entry) -> None:
         """Ends the run of a pair whose caller has left, if nobody waits for any other one of it."""
@@ -120,7 +119,7 @@ class Lane:
 
         Args:
             batch: Pairs of one size.
-            since: When the device was claimed for it, by ``time.perf_counter``.
+            since: When the device was claimed for it, by the model's ``WorkTime``.
             narrow: Whether other runs need the CPU cores as well.
         """
         self._batch, self._since = batch, since
@@ -137,8 +136,8 @@ class Lane:
                     entry.future.set_exception(RunFailedError())
 
     async def _execute(self, batch: list[Entry], *, narrow: bool) -> None:
-        started, beside, served = time.perf_counter(), self._count_busy(), self._served
-        self._now, self._run = batch, Run(narrow=narrow, pause=self.share.pass_on)
+        started, served = perf_counter(), self._served
+        self._now, self._run = batch, Run(narrow=narrow, pause=self._pass_on)
         try:
             results = await self.in_thread(served.model.run, [entry.job for entry in batch], self._run)
         except AbandonedError:
@@ -153,12 +152,16 @@ class Lane:
             await self._after_failure(batch, RunFailedError(), narrow=narrow)
             return
         served.health.note_run()
-        # Of those that went on beside it some have ended already, or had not begun yet.
-        beside = max(beside, self._count_busy())
-        served.pace.note(pixels_of(batch), (time.perf_counter() - self._since) / beside)
+        served.pace.note(pixels_of(batch), served.time.now() - self._since)
         for entry, fused in zip(batch, results, strict=True):
             if not entry.future.done():
                 entry.future.set_result((fused, started - entry.queued_at))
+
+    def _pass_on(self) -> None:
+        """Lets other models go first; called in the run's thread. It waits no longer than its callers do."""
+        turn = self.share.pass_on()
+        with self._run.stopped_by(turn.cancel):
+            turn.result()
 
     async def _after_failure(self, batch: list[Entry], error: Exception, *, narrow: bool) -> None:
         if len(batch) == 1:
@@ -168,7 +171,7 @@ class Lane:
             return
         for entry in batch:
             if not entry.future.done():
-                self._since = time.perf_counter()
+                self._since = self._served.time.now()
                 await self._execute([entry], narrow=narrow)
 
     async def in_thread(self, work: Callable[..., T], *args: object) -> T:

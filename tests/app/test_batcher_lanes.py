@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import defaultdict
 from contextlib import asynccontextmanager
 
@@ -342,5 +343,117 @@ def test_a_model_at_work_does_not_rest():
             crowd.let_go(2)
             await second
             await until(lambda: crowd.rests == 1)
+
+    run(scenario())
+
+
+def test_a_good_run_that_began_before_the_failures_does_not_clear_the_model():
+    async def scenario():
+        crowd = Crowd()
+        async with crowded(crowd) as (batcher, telemetry):
+            [long] = submit(batcher, 50)
+            await until(lambda: crowd.begun == [50])
+            crowd.let_go(POISON)
+            for _ in range(3):
+                with pytest.raises(RunFailedError):
+                    await batcher.submit(job(POISON))
+            assert not batcher.healthy
+            crowd.let_go(50)
+            await long
+            await until(lambda: batcher.healthy)
+            assert (crowd.checks, crowd.restarts) == (1, 0)
+            assert metric(telemetry, "pairfuse_model_up") == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_stop_that_meets_a_change_is_heard(turns):
+    async def scenario():
+        crowd = Crowd()
+        batcher = Batcher("test", crowd, Device(), limits(rest_after_s=600.0), Telemetry())
+        batcher.start()
+        crowd.let_go(1)
+        await batcher.submit(job(1))
+        for _ in range(20):
+            await asyncio.sleep(0)  # The lane ends, and the batcher waits for work or for its rest.
+        leaving = submit(batcher, 2)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        crowd.let_go(2)
+        await batcher.stop()
+        leaving[0].cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+
+    run(scenario())
+
+
+class Tiled(Crowd):
+    """Its runs pause after each step, as in tiles; the steps of all runs are counted in their order."""
+
+    def run(self, jobs, run):
+        for _ in range(3):
+            super().run(jobs, run)
+            run.between_tiles()
+        return [Fused(each.a, 0.0, 0.0) for each in jobs]
+
+
+def test_a_large_pair_that_pauses_does_not_let_the_next_one_of_its_model_pass():
+    async def scenario():
+        crowd = Tiled()
+        crowd.let_go(1, 2, 3, 4)
+        async with crowded(crowd, lanes=4) as (batcher, _):
+            await asyncio.gather(*submit(batcher, 1, 2, 3, 4, size=LARGE))
+            assert [crowd.begun[step : step + 3] for step in range(0, 12, 3)] == [[n] * 3 for n in crowd.begun[::3]]
+
+    run(scenario())
+
+
+def test_a_run_that_nobody_waits_for_does_not_wait_for_its_turn_to_end():
+    async def scenario():
+        device, crowd, other = Device(), Tiled(), Crowd()
+        batchers = [
+            Batcher(name, model, device, limits(lanes=2, max_batch=1), Telemetry())
+            for name, model in (("tiled", crowd), ("other", other))
+        ]
+        for batcher in batchers:
+            batcher.start()
+        [paused] = submit(batchers[0], 1, size=LARGE)
+        await until(lambda: crowd.begun == [1])
+        holding = submit(batchers[1], 5, size=LARGE)
+        await until(lambda: batchers[1].depth == 1)
+        crowd.let_go(1)
+        await until(lambda: other.begun == [5])
+        paused.cancel()
+        await batchers[0].stop()  # Its run has ended, though the device is not free.
+        assert not holding[0].done()
+        other.let_go(5)
+        await holding[0]
+        await batchers[1].stop()
+
+    run(scenario())
+
+
+def test_runs_that_wait_for_each_other_do_not_count_the_wait():
+    """Else a queue of large pairs would refuse what there is time for."""
+
+    async def scenario():
+        crowd = Crowd()
+        async with crowded(crowd, lanes=4, max_queue=99) as (batcher, _):
+            began = time.perf_counter()
+            tasks = submit(batcher, *range(12), size=LARGE)
+            for value in range(12):
+                await until(lambda value=value: len(crowd.begun) == value + 1)
+                await asyncio.sleep(0.01)
+                crowd.let_go(*crowd.begun)
+            await asyncio.gather(*tasks)
+            taken = time.perf_counter() - began
+            [held] = submit(batcher, 20, size=LARGE)
+            waiting = submit(batcher, *range(21, 32), size=LARGE)
+            await until(lambda: batcher.depth == 11)
+            assert batcher.wait_s < 2 * taken
+            batcher.check_room(1, time.perf_counter() + taken)
+            crowd.let_go(*range(20, 32))
+            await asyncio.gather(held, *waiting)
 
     run(scenario())
