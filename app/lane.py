@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from app.engine import Fused, Job
 from app.errors import AbandonedError, OutOfMemoryError, RunFailedError
 from app.health import Health
-from app.pace import Pace, WorkTime
+from app.pace import Pace
 from app.runs import Run
 from app.telemetry import Telemetry
 from app.turns import Share
@@ -56,7 +56,6 @@ class Served:
         threads: Has a thread for each lane.
         health: Told of runs and failures.
         pace: Told how long they took.
-        time: Their clock.
         telemetry: Receives batch sizes.
         turn_all_away: Called when a run is stuck.
     """
@@ -66,7 +65,6 @@ class Served:
     threads: ThreadPoolExecutor
     health: Health
     pace: Pace
-    time: WorkTime
     telemetry: Telemetry
     turn_all_away: Callable[[], None]
 
@@ -98,7 +96,7 @@ class Lane:
         """Returns the seconds that what is left of its batch will add, by a pace of all lanes together."""
         if not self._batch:
             return 0.0
-        return max(0.0, seconds(pixels_of(self._batch)) - (self._served.time.now() - self._since))
+        return max(0.0, seconds(pixels_of(self._batch)) - (self._served.pace.time.now() - self._since))
 
     def leave(self, entry: Entry) -> None:
         """Ends the run of a pair whose caller has left, if nobody waits for any other one of it."""
@@ -152,7 +150,7 @@ class Lane:
             await self._after_failure(batch, RunFailedError(), narrow=narrow)
             return
         served.health.note_run()
-        served.pace.note(pixels_of(batch), served.time.now() - self._since)
+        served.pace.note(pixels_of(batch), served.pace.time.now() - self._since)
         for entry, fused in zip(batch, results, strict=True):
             if not entry.future.done():
                 entry.future.set_result((fused, started - entry.queued_at))
@@ -171,7 +169,7 @@ class Lane:
             return
         for entry in batch:
             if not entry.future.done():
-                self._since = self._served.time.now()
+                self._since = self._served.pace.time.now()
                 await self._execute([entry], narrow=narrow)
 
     async def in_thread(self, work: Callable[..., T], *args: object) -> T:

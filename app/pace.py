@@ -11,26 +11,6 @@ RUNS = 8
 LONGEST_RETRY_S = 60
 
 
-class Pace:
-    """Pixels a second of the last eight runs."""
-
-    def __init__(self) -> None:
-        self._runs: deque[tuple[int, float]] = deque(maxlen=RUNS)
-
-    def note(self, pixels: int, seconds: float) -> None:
-        """Records one run: pixels of image_a, and seconds by ``WorkTime`` with the wait for other models."""
-        self._runs.append((pixels, seconds))
-
-    def usual_s(self, pixels: int) -> float:
-        """Returns the seconds for so many pixels at the average pace; 0 before the first run."""
-        total = sum(done for done, _ in self._runs)
-        return pixels * sum(seconds for _, seconds in self._runs) / total if total else 0.0
-
-    def least_s(self, pixels: int) -> float:
-        """Returns the seconds for so many pixels at the pace of the fastest run; 0 before the first."""
-        return pixels * min((seconds / done for done, seconds in self._runs), default=0.0)
-
-
 class WorkTime:
     """Time of a model that works in several lanes: each second is split evenly among the lanes at work.
 
@@ -63,6 +43,31 @@ class WorkTime:
         """Counts a lane out."""
         self.now()
         self._lanes -= 1
+
+
+class Pace:
+    """Pixels a second of the last eight runs.
+
+    Attributes:
+        time: The clock to measure them by.
+    """
+
+    def __init__(self) -> None:
+        self.time = WorkTime()
+        self._runs: deque[tuple[int, float]] = deque(maxlen=RUNS)
+
+    def note(self, pixels: int, seconds: float) -> None:
+        """Records one run: pixels of image_a, and seconds by ``time`` with the wait for other models."""
+        self._runs.append((pixels, seconds))
+
+    def usual_s(self, pixels: int) -> float:
+        """Returns the seconds for so many pixels at the average pace; 0 before the first run."""
+        total = sum(done for done, _ in self._runs)
+        return pixels * sum(seconds for _, seconds in self._runs) / total if total else 0.0
+
+    def least_s(self, pixels: int) -> float:
+        """Returns the seconds for so many pixels at the pace of the fastest run; 0 before the first."""
+        return pixels * min((seconds / done for done, seconds in self._runs), default=0.0)
 
 
 def retry_after(seconds: float) -> int:

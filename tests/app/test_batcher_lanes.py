@@ -216,7 +216,7 @@ def test_a_failing_model_is_restarted_only_when_none_of_its_runs_goes_on():
             waiting = submit(batcher, 4)
             await until(lambda: batcher.depth == 1)
             await asyncio.sleep(0.02)  # Time enough for a restart that did not wait.
-            assert (crowd.checks, crowd.restarts, crowd.begun) == (0, 0, [50, 1, 2, 3])
+            assert (crowd.checks, crowd.restarts, crowd.begun) == (1, 0, [50, 1, 2, 3])
             crowd.let_go(50, 4)
             with pytest.raises(RunFailedError):
                 await long
@@ -347,9 +347,29 @@ def test_a_model_at_work_does_not_rest():
     run(scenario())
 
 
-def test_a_good_run_that_began_before_the_failures_does_not_clear_the_model():
+def test_poisonous_pairs_beside_a_long_run_do_not_stop_the_others():
     async def scenario():
         crowd = Crowd()
+        async with crowded(crowd) as (batcher, _):
+            [long] = submit(batcher, 50)
+            await until(lambda: crowd.begun == [50])
+            crowd.let_go(POISON, 7)
+            for _ in range(7):
+                with pytest.raises(RunFailedError):
+                    await batcher.submit(job(POISON))
+            assert (await batcher.submit(job(7)))[0][0].luma[0, 0] == 7
+            assert (crowd.checks, crowd.restarts) == (2, 0)
+            assert not long.done()
+            crowd.let_go(50)
+            await long
+
+    run(scenario())
+
+
+def test_a_good_run_that_began_before_the_failures_does_not_clear_the_model():
+    async def scenario():
+        crowd, checking = Crowd(), threading.Event()
+        crowd.check = lambda: checking.wait(20)
         async with crowded(crowd) as (batcher, telemetry):
             [long] = submit(batcher, 50)
             await until(lambda: crowd.begun == [50])
@@ -357,11 +377,12 @@ def test_a_good_run_that_began_before_the_failures_does_not_clear_the_model():
             for _ in range(3):
                 with pytest.raises(RunFailedError):
                     await batcher.submit(job(POISON))
-            assert not batcher.healthy
             crowd.let_go(50)
             await long
+            assert not batcher.healthy
+            assert metric(telemetry, "pairfuse_model_up") == 0
+            checking.set()
             await until(lambda: batcher.healthy)
-            assert (crowd.checks, crowd.restarts) == (1, 0)
             assert metric(telemetry, "pairfuse_model_up") == 1
 
     run(scenario())
