@@ -24,7 +24,7 @@ from app.lane import Lane, Model, Served
 from app.logs import request_id
 from app.pace import Pace
 from app.telemetry import Telemetry
-from app.turns import Device, Share
+from app.turns import Account, Device, Share
 from app.waiting import BatchLimits, Entry, Waiting
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ class Batcher:
         self._health = Health(name, limits.restart_pause_s, telemetry)
         self._threads = ThreadPoolExecutor(limits.lanes, thread_name_prefix=f"run-{name}")
         served = Served(name, model, self._threads, self._health, self._pace, telemetry, self._turn_all_away)
-        self._lanes = [Lane(served, Share(device), self._count_busy) for _ in range(limits.lanes)]
+        account = Account()
+        self._lanes = [Lane(served, Share(device, account)) for _ in range(limits.lanes)]
         self._work: dict[Lane, asyncio.Task[None]] = {}
         self._change = asyncio.Event()
         self._rested = True
@@ -175,9 +176,6 @@ class Batcher:
         self._waiting.remove(entry)
         self._telemetry.queue_depth.dec()
 
-    def _count_busy(self) -> int:
-        return sum(lane.busy for lane in self._lanes)
-
     async def _live(self) -> None:
         """Keeps pairs being dispatched: an error that escapes is logged, and the model is then checked."""
         while True:
@@ -195,16 +193,18 @@ class Batcher:
         """Sets a free lane to work whenever a group of pairs should run."""
         while True:
             self._change.clear()
-            if not self._health.good and not self._work:
-                await self._recover()
-            elif self._health.good and self._is_due() and (lane := self._free()):
+            lane = self._free()
+            if lane and self._health.doubted:
+                await self._recover(lane)
+            elif lane and self._health.good and self._due():
+                self._pace.time.begin()
                 self._work[lane] = asyncio.create_task(self._serve(lane), name=f"lane-{self._name}")
             else:
                 await self._wait_for_change()
 
-    def _is_due(self) -> bool:
-        """Whether a group of pairs should run, besides those for which lanes claim the device already."""
-        return self._count_claiming() < self.depth and bool(self._waiting.due(time.perf_counter()))
+    def _due(self, but: Lane | None = None) -> list[Entry]:
+        """Returns what should run, besides what other lanes claim the device for already."""
+        return self._waiting.due(time.perf_counter()) if self._count_claiming(but) < self.depth else []
 
     def _count_claiming(self, but: Lane | None = None) -> int:
         return sum(lane is not but and not lane.busy for lane in self._work)
@@ -221,7 +221,8 @@ class Batcher:
         if idle and not self._rested:
             pause = self._limits.rest_after_s
         try:
-            await asyncio.wait_for(self._change.wait(), pause)
+            async with asyncio.timeout(pause):  # Not wait_for: in Python 3.11 a stop that meets a change is lost in it.
+                await self._change.wait()
         except TimeoutError:
             if idle:
                 await self._rest()
@@ -234,20 +235,18 @@ class Batcher:
     async def _serve(self, lane: Lane) -> None:
         """Has a lane run what is due, until nothing is."""
         try:
-            while self._health.good and self._count_claiming(but=lane) < self.depth:
-                group = self._waiting.due(time.perf_counter())
-                if not group:
-                    return
+            while self._health.good and (group := self._due(but=lane)):
                 await self._run_next(lane, self._limits.weight(group[0].job))
         except Exception:
             await self._note_death()
         finally:
             lane.share.release()
             del self._work[lane]
+            self._pace.time.end()
             self._change.set()
 
     async def _run_next(self, lane: Lane, weight: float) -> None:
-        claimed_at = time.perf_counter()
+        claimed_at = self._pace.time.now()
         await lane.share.claim(weight)
         # Only now: what came or left while other runs went on counts too.
         if batch := self._take(weight):
@@ -275,10 +274,14 @@ class Batcher:
             self._drop(entry)
         return batch
 
-    async def _recover(self) -> None:
-        lane = self._lanes[0]
+    async def _recover(self, lane: Lane) -> None:
         check = partial(self._use, lane, self._model.check)
-        await self._health.recover(check, partial(lane.in_thread, self._model.reopen), self._turn_all_away)
+        await self._health.recover(check, partial(self._reopen, lane), self._turn_all_away)
+
+    async def _reopen(self, lane: Lane) -> None:
+        if self._work:  # A check run goes beside runs that have begun, a restart does not.
+            await asyncio.wait(self._work.values())
+        await lane.in_thread(self._model.reopen)
 
     async def _use(self, lane: Lane, work: Callable[[], None]) -> None:
         """Calls the model in an idle lane, for something that takes hardly any memory."""

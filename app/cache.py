@@ -42,6 +42,12 @@ class CodeCache:
                 self._codes.move_to_end(key)
             return code
 
+    def drop(self, key: bytes) -> None:
+        """Forgets the code stored under a key, if there is one."""
+        with self._guard:
+            code = self._codes.pop(key, None)
+            self._bytes -= 0 if code is None else code.nbytes
+
     def put(self, key: bytes, code: Tensor) -> None:
         """Stores one code; drops old ones, or this one if it is larger than the whole cache."""
         if code.nbytes > self._max_bytes:

@@ -110,8 +110,19 @@ class Engine:
             raise RuntimeError("the check run returned values that are not finite")
 
     def rest(self) -> None:
-        """Gives back the memory that earlier runs have kept; only a run can."""
-        self.run([self.probe_job()], Run(last=True))
+        """Gives back the memory that earlier runs have kept; only a run can, of each graph where each keeps its own."""
+        probe, run = self.probe_job(), Run(last=True)
+        for key in probe.keys:
+            self._cache.drop(key)  # Else the encoder would not run.
+        try:
+            self._run([probe], run)
+            if self.backend.has_tiles:
+                self._run([probe], run, in_tiles=True)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            # Somebody else has taken it all: no sign of a broken model.
+            log.warning("memory does not suffice to rest", extra=self._facts([probe]) | {"error": str(error)[:300]})
 
     def reopen(self) -> None:
         """Opens the graphs again, and forgets what the failing ones have computed.

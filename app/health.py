@@ -37,7 +37,12 @@ class Health:
     @property
     def good(self) -> bool:
         """Whether the last three runs did not all fail, and none is stuck."""
-        return self._failures < FAILURES_TO_UNHEALTHY and not self._stuck
+        return not self.doubted and not self._stuck
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the model needs a check run before it runs again."""
+        return self._failures >= FAILURES_TO_UNHEALTHY
 
     @property
     def down_s(self) -> float | None:
@@ -47,8 +52,9 @@ class Health:
         return None if self._next_restart is None else max(0.0, self._next_restart - time.perf_counter())
 
     def note_run(self) -> None:
-        """Records a run that went well."""
-        self._failures = 0
+        """Records a run that went well. One that began before the model was in doubt does not clear it."""
+        if not self.doubted:
+            self._failures = 0
 
     def note_failure(self) -> None:
         """Records a failed run."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Protocol, TypeVar
 
 from app.engine import Fused, Job
@@ -75,13 +75,11 @@ class Lane:
     Args:
         served: The model.
         share: This lane's claim on the model's device.
-        count_busy: Returns how many lanes of the model run a batch at present.
     """
 
-    def __init__(self, served: Served, share: Share, count_busy: Callable[[], int]) -> None:
+    def __init__(self, served: Served, share: Share) -> None:
         self.share = share
         self._served = served
-        self._count_busy = count_busy
         self._batch: list[Entry] = []
         # Those of the batch that the model runs at present, and their run.
         self._now: list[Entry] = []
@@ -98,8 +96,7 @@ class Lane:
         """Returns the seconds that what is left of its batch will add, by a pace of all lanes together."""
         if not self._batch:
             return 0.0
-        elapsed = (time.perf_counter() - self._since) / self._count_busy()
-        return max(0.0, seconds(pixels_of(self._batch)) - elapsed)
+        return max(0.0, seconds(pixels_of(self._batch)) - (self._served.pace.time.now() - self._since))
 
     def leave(self, entry: Entry) -> None:
         """Ends the run of a pair whose caller has left, if nobody waits for any other one of it."""
@@ -120,7 +117,7 @@ class Lane:
 
         Args:
             batch: Pairs of one size.
-            since: When the device was claimed for it, by ``time.perf_counter``.
+            since: When the device was claimed for it, by the model's ``WorkTime``.
             narrow: Whether other runs need the CPU cores as well.
         """
         self._batch, self._since = batch, since
@@ -137,8 +134,8 @@ class Lane:
                     entry.future.set_exception(RunFailedError())
 
     async def _execute(self, batch: list[Entry], *, narrow: bool) -> None:
-        started, beside, served = time.perf_counter(), self._count_busy(), self._served
-        self._now, self._run = batch, Run(narrow=narrow, pause=self.share.pass_on)
+        started, served = perf_counter(), self._served
+        self._now, self._run = batch, Run(narrow=narrow, pause=self._pass_on)
         try:
             results = await self.in_thread(served.model.run, [entry.job for entry in batch], self._run)
         except AbandonedError:
@@ -153,12 +150,16 @@ class Lane:
             await self._after_failure(batch, RunFailedError(), narrow=narrow)
             return
         served.health.note_run()
-        # Of those that went on beside it some have ended already, or had not begun yet.
-        beside = max(beside, self._count_busy())
-        served.pace.note(pixels_of(batch), (time.perf_counter() - self._since) / beside)
+        served.pace.note(pixels_of(batch), served.pace.time.now() - self._since)
         for entry, fused in zip(batch, results, strict=True):
             if not entry.future.done():
                 entry.future.set_result((fused, started - entry.queued_at))
+
+    def _pass_on(self) -> None:
+        """Lets other models go first; called in the run's thread. It waits no longer than its callers do."""
+        turn = self.share.pass_on()
+        with self._run.stopped_by(turn.cancel):
+            turn.result()
 
     async def _after_failure(self, batch: list[Entry], error: Exception, *, narrow: bool) -> None:
         if len(batch) == 1:
@@ -168,7 +169,7 @@ class Lane:
             return
         for entry in batch:
             if not entry.future.done():
-                self._since = time.perf_counter()
+                self._since = self._served.pace.time.now()
                 await self._execute([entry], narrow=narrow)
 
     async def in_thread(self, work: Callable[..., T], *args: object) -> T:

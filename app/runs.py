@@ -23,7 +23,7 @@ class Run:
         self.last = last
         self._pause = pause
         self._guard = threading.Lock()
-        self._stop: Callable[[], None] | None = None
+        self._stop: Callable[[], object] | None = None
         self._ended = False
 
     @property
@@ -50,14 +50,14 @@ class Run:
             raise AbandonedError
 
     @contextmanager
-    def stopped_by(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Covers the run of one graph.
+    def stopped_by(self, stop: Callable[[], object]) -> Iterator[None]:
+        """Covers the run of one graph, or a pause.
 
         Args:
-            stop: Lets the graph fail soon; called from any thread.
+            stop: Lets it fail soon; called from any thread.
 
         Raises:
-            AbandonedError: It has been ended, before the graph began or while it ran.
+            AbandonedError: It has been ended, before that began or meanwhile.
         """
         with self._guard:
             if self._ended:

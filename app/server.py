@@ -106,8 +106,11 @@ class DrainingServer(uvicorn.Server):
         limit = threading.Timer(self._service.settings.drain_timeout_s + LAST_RUNS_S, _give_up)
         limit.daemon = True
         limit.start()
-        await super().shutdown(sockets)
-        limit.cancel()
+        try:
+            await super().shutdown(sockets)
+        finally:
+            if not self.force_exit:  # Ended the quick way, it has not waited for runs: that comes after.
+                limit.cancel()
 
     def _drained(self, seconds: float) -> bool:
         settings = self._service.settings

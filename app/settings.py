@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         ge=0,
         le=64,
         description="Most runs of one model side by side on a CPU, where under load each has its part of the threads. "
-        "0: one for each thread, at most 8. On CUDA runs are one after another.",
+        "0: one for each thread or, with more than 8, for every few of them. On CUDA runs are one after another.",
     )
     codec_threads: int = Field(
         0,
@@ -153,7 +153,10 @@ class Settings(BaseSettings):
     @property
     def side_by_side(self) -> int:
         """Most runs of one model side by side on a CPU, at least 1 and at most one for each thread."""
-        return min(self.max_runs or MOST_RUNS, self.run_threads)
+        if self.max_runs:
+            return min(self.max_runs, self.run_threads)
+        # All have as many threads, and hardly one is left over: of twelve, six times two and not eight times one.
+        return self.run_threads // -(-self.run_threads // MOST_RUNS)
 
     @property
     def longest_deadline_s(self) -> float:

@@ -5,6 +5,7 @@ fairly by itself, in slices far shorter than a run: behind a lock, a run of 16 m
 it does not share is memory. So each run weighs what part it is of its model's largest run, and runs are side by side
 only while they weigh one and a half in all: never two of the largest. Where one has to wait, the model that has had the
 least of the device's time goes first (start-time fair queueing: P. Goyal et al., SIGCOMM 1996), and nothing passes it.
+Runs of one model share its time, however many they are, and none of them takes the turn of one that has begun.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class Device:
         self._clock = clock
         self._lock = threading.Lock()
         self._claims: dict[Share, Future[None]] = {}
-        self._held_since: dict[Share, float] = {}
+        self._holding: set[Share] = set()
         # How much time a model has had that was never idle.
         self._level = 0.0
 
-    def claim(self, share: Share, weight: float) -> Future[None]:
+    def claim(self, share: Share, weight: float, *, paused: bool = False) -> Future[None]:
         """Asks for the device; the future is done once the share holds it, and may be cancelled before.
 
         A share that holds it gives it back in the same step, so that it competes for its next run with the others.
@@ -41,46 +42,72 @@ class Device:
         Args:
             share: Who asks.
             weight: What part its run is of its model's largest run, by memory.
+            paused: Whether its run has begun: then it goes before other runs of its model.
         """
         future: Future[None] = Future()
         with self._lock:
             self._give_back(share)
+            account = share.account
+            account.settle(self._clock())
             # Time in which a model was idle earns it nothing, else it could keep all others away for as long.
-            share.had_s = max(share.had_s, self._level)
-            share.weight = weight
+            account.had_s = max(account.had_s, self._level)
+            share.weight, share.paused = weight, paused
             self._claims[share] = future
             self._grant()
         return future
 
     def release(self, share: Share) -> None:
-        """Gives up what a share holds, if it does, for the next ones."""
+        """Gives up what a share holds or has asked for, if it does, for the next ones."""
         with self._lock:
+            self._claims.pop(share, None)
             self._give_back(share)
             self._grant()
 
     def count_runs(self) -> int:
         """Returns how many shares hold the device."""
         with self._lock:
-            return len(self._held_since)
+            return len(self._holding)
 
     def _give_back(self, share: Share) -> None:
-        if share in self._held_since:
-            share.had_s += self._clock() - self._held_since.pop(share)
+        if share in self._holding:
+            share.account.settle(self._clock())
+            share.account.holders -= 1
+            self._holding.remove(share)
 
     def _grant(self) -> None:
+        now = self._clock()
+        for share in self._claims:
+            share.account.settle(now)
         while self._claims:
-            share = min(self._claims, key=lambda claimant: claimant.had_s)  # Of equals, the first that asked.
+            # Of equals, the first that asked.
+            share = min(self._claims, key=lambda claimant: (claimant.account.had_s, not claimant.paused))
             future = self._claims[share]
             if not future.cancelled() and not self._fits(share):
                 return
             del self._claims[share]
             if future.set_running_or_notify_cancel():
-                self._held_since[share] = self._clock()
-                self._level = max(self._level, share.had_s)
+                self._holding.add(share)
+                share.account.holders += 1
+                self._level = max(self._level, share.account.had_s)
                 future.set_result(None)
 
     def _fits(self, share: Share) -> bool:
-        return not self._held_since or sum(held.weight for held in self._held_since) + share.weight <= ROOM
+        return not self._holding or sum(held.weight for held in self._holding) + share.weight <= ROOM
+
+
+class Account:
+    """What one model has had of a device: the time in which one of its runs or several held it."""
+
+    def __init__(self) -> None:
+        self.had_s = 0.0
+        self.holders = 0
+        self._settled_at = 0.0
+
+    def settle(self, now: float) -> None:
+        """Adds the time since the last call, if a run of the model has held the device since."""
+        if self.holders:
+            self.had_s += now - self._settled_at
+        self._settled_at = now
 
 
 class Share:
@@ -88,12 +115,14 @@ class Share:
 
     Args:
         device: What to hold.
+        account: The model's, common to all its shares; one of its own without.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, account: Account | None = None) -> None:
         self._device = device
+        self.account = account or Account()
         self.weight = 0.0
-        self.had_s = 0.0
+        self.paused = False
 
     async def claim(self, weight: float) -> None:
         """Returns once it holds the device for a run; one that it holds already is given back first.
@@ -121,6 +150,10 @@ class Share:
         """Returns how many runs of a weight the device takes at once."""
         return max(1, int(ROOM / weight))
 
-    def pass_on(self) -> None:
-        """Lets others go first if it is their turn; called by the holder's run, in its thread, where it can pause."""
-        self._device.claim(self, self.weight).result()
+    def pass_on(self) -> Future[None]:
+        """Lets other models go first if it is their turn; for the holder's run, in its thread, where it can pause.
+
+        Returns:
+            Done once the run may go on; may be cancelled before, and then the share holds the device no more.
+        """
+        return self._device.claim(self, self.weight, paused=True)

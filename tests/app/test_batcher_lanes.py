@@ -11,10 +11,9 @@ import pytest
 
 from app.batcher import Batcher
 from app.engine import Fused
-from app.errors import NotReadyError, RunFailedError
 from app.telemetry import Telemetry
 from app.turns import Device
-from tests.app.test_batcher import POISON, job, limits, metric, run, until
+from tests.app.test_batcher import POISON, job, limits, run, until
 from tests.app.test_batcher_together import three
 
 LARGE = (100, 100)  # As many pixels as a run may have at most.
@@ -167,23 +166,6 @@ def test_pairs_of_one_request_run_side_by_side_and_come_in_order():
     run(scenario())
 
 
-def test_if_one_of_a_request_fails_its_other_runs_end():
-    async def scenario():
-        crowd = Crowd()
-        async with crowded(crowd, lanes=3) as (batcher, telemetry):
-            task = asyncio.create_task(batcher.submit(*three(1, 2, POISON)))
-            await until(lambda: len(crowd.begun) == 3)
-            crowd.let_go(POISON)
-            with pytest.raises(RunFailedError):
-                await task
-            assert crowd.runs[1].ended
-            assert crowd.runs[2].ended
-            assert batcher.healthy
-            assert metric(telemetry, "pairfuse_run_failures_total") == 1
-
-    run(scenario())
-
-
 def test_a_caller_that_leaves_ends_its_own_run_only():
     async def scenario():
         crowd = Crowd()
@@ -196,121 +178,6 @@ def test_a_caller_that_leaves_ends_its_own_run_only():
             assert not crowd.runs[2].ended
             crowd.let_go(2)
             assert (await staying)[0][0].luma[0, 0] == 2
-
-    run(scenario())
-
-
-def test_a_failing_model_is_restarted_only_when_none_of_its_runs_goes_on():
-    async def scenario():
-        crowd = Crowd()
-        async with crowded(crowd) as (batcher, _):
-            [long] = submit(batcher, 50)
-            await until(lambda: crowd.begun == [50])
-            crowd.broken = True
-            for value in (1, 2, 3):
-                crowd.let_go(value)
-                with pytest.raises(RunFailedError):
-                    await batcher.submit(job(value))
-            assert not batcher.healthy
-            waiting = submit(batcher, 4)
-            await until(lambda: batcher.depth == 1)
-            await asyncio.sleep(0.02)  # Time enough for a restart that did not wait.
-            assert (crowd.checks, crowd.restarts, crowd.begun) == (0, 0, [50, 1, 2, 3])
-            crowd.let_go(50, 4)
-            with pytest.raises(RunFailedError):
-                await long
-            await asyncio.gather(*waiting)
-            assert (crowd.checks, crowd.restarts) == (2, 1)
-            assert batcher.healthy
-
-    run(scenario())
-
-
-def test_what_waits_is_done_sooner_with_more_lanes():
-    async def scenario(lanes: int) -> float:
-        crowd = Crowd()
-        async with crowded(crowd, lanes, max_queue=99) as (batcher, _):
-            tasks = submit(batcher, *range(lanes))
-            await until(lambda: len(crowd.begun) == lanes)
-            await asyncio.sleep(0.05)
-            crowd.let_go(*range(lanes))
-            await asyncio.gather(*tasks)
-            tasks = submit(batcher, *range(10, 40))
-            await until(lambda: batcher.depth == 30 - lanes)
-            wait_s = batcher.wait_s
-            crowd.let_go(*range(10, 40))
-            await asyncio.gather(*tasks)
-            return wait_s
-
-    # Thirty runs of 50 ms: one after another 1.5 s.
-    alone, four = (asyncio.run(asyncio.wait_for(scenario(lanes), 30)) for lanes in (1, 4))
-    assert alone > 1.4
-    assert four < 0.6 * alone
-
-
-def test_stopping_ends_every_run():
-    async def scenario():
-        crowd = Crowd()
-        async with crowded(crowd) as (batcher, _):
-            tasks = submit(batcher, 1, 2, 3)
-            await until(lambda: len(crowd.begun) == 2)
-            stopping = asyncio.create_task(batcher.stop())
-            await until(lambda: crowd.runs[1].ended and crowd.runs[2].ended)
-            assert not stopping.done()  # The device is theirs until they have ended.
-            crowd.let_go(1, 2)
-            await stopping
-            tasks[2].cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            assert [type(each) for each in results] == [RunFailedError, RunFailedError, asyncio.CancelledError]
-            assert sorted(crowd.begun) == [1, 2]
-
-    run(scenario())
-
-
-def test_a_run_that_does_not_end_takes_its_model_down_until_it_does(monkeypatch):
-    monkeypatch.setattr("app.lane.STUCK_AFTER_S", 0.02)
-
-    async def scenario():
-        crowd = Crowd()
-        async with crowded(crowd) as (batcher, telemetry):
-            hanging, working = submit(batcher, 1, 2)
-            await until(lambda: len(crowd.begun) == 2)
-            waiting = submit(batcher, 3)
-            hanging.cancel()
-            await until(lambda: not batcher.healthy)
-            assert metric(telemetry, "pairfuse_model_up") == 0
-            with pytest.raises(NotReadyError, match="must recover"):
-                await batcher.submit(job(4))
-            with pytest.raises(NotReadyError):
-                await waiting[0]
-            crowd.let_go(2)
-            assert (await working)[0][0].luma[0, 0] == 2
-            assert not batcher.healthy
-            crowd.let_go(1)
-            await until(lambda: batcher.healthy)
-            assert (crowd.checks, crowd.restarts) == (1, 0)
-            crowd.let_go(5)
-            assert (await batcher.submit(job(5)))[0][0].luma[0, 0] == 5
-
-    run(scenario())
-
-
-def test_a_run_that_ends_when_told_to_is_not_stuck(monkeypatch):
-    monkeypatch.setattr("app.lane.STUCK_AFTER_S", 0.02)
-
-    async def scenario():
-        crowd = Crowd()
-        async with crowded(crowd, lanes=1) as (batcher, _):
-            [leaving] = submit(batcher, 1)
-            await until(lambda: len(crowd.begun) == 1)
-            leaving.cancel()
-            crowd.let_go(1)
-            [staying] = submit(batcher, 2)
-            await until(lambda: len(crowd.begun) == 2)
-            await asyncio.sleep(0.05)  # By now the first would count as stuck.
-            assert batcher.healthy
-            crowd.let_go(2)
-            await staying
 
     run(scenario())
 

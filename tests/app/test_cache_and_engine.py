@@ -30,6 +30,16 @@ def test_the_least_recently_used_code_goes_first():
     assert len(cache) == 2
 
 
+def test_a_dropped_code_leaves_its_room_to_others():
+    cache = CodeCache(100)
+    cache.put(b"a", code(1))
+    cache.put(b"b", code(2))
+    for _ in range(2):
+        cache.drop(b"a")
+    cache.put(b"c", code(3))
+    assert [cache.get(key) is not None for key in (b"a", b"b", b"c")] == [False, True, True]
+
+
 def test_replacing_a_code_does_not_count_it_twice():
     cache = CodeCache(100)
     for value in range(5):
@@ -56,7 +66,7 @@ def test_keys_depend_on_pixels_and_size():
 class CountingBackend:
     """Passes calls on and records how many images each encoder run had."""
 
-    kind, device = "onnx", "cpu"
+    kind, device, has_tiles = "onnx", "cpu", False
 
     def __init__(self, backend):
         self._backend = backend
@@ -97,6 +107,13 @@ def test_both_images_are_encoded_in_one_run_and_then_cached(make_engine, planes)
         np.testing.assert_allclose(fused, expected(planes[0], planes[1], *edit), atol=1e-5)
     assert backend.encoded == [2]
     assert lookups == [False, False, True, True]
+
+
+def test_at_rest_every_graph_runs_though_the_codes_are_known(make_engine):
+    engine, backend, _ = make_engine("coded", cache_bytes=10**6)
+    for _ in range(3):
+        engine.rest()
+    assert backend.encoded == [2, 2, 2]
 
 
 def test_a_batch_encodes_each_different_image_once(make_engine, planes):

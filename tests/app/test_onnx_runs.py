@@ -33,7 +33,12 @@ def job_of(engine, size, seed=0):
     [
         ({"threads": 1}, 1),
         ({"threads": 4}, 4),
+        ({"threads": 8}, 8),
+        ({"threads": 9}, 4),
+        ({"threads": 12}, 6),
+        ({"threads": 15}, 7),
         ({"threads": 64}, 8),
+        ({"threads": 12, "max_runs": 8}, 8),
         ({"threads": 4, "max_runs": 2}, 2),
         ({"threads": 2, "max_runs": 64}, 2),
         ({"threads": 4, "max_runs": 1}, 1),

@@ -151,3 +151,24 @@ def test_other_errors_are_not_retried(make_engine):
         engine.run(jobs_of(engine, 4))
     assert backend.runs == [("fuse", 4)]
     assert actions == []
+
+
+def test_at_rest_tiles_run_too_where_a_model_has_them(make_engine):
+    engine, backend, actions = make_engine("plain", 10_000, 10_000)
+    engine.rest()
+    assert backend.runs == [("fuse", 1), ("tiles", 1)]
+    assert actions == []
+
+
+def test_no_memory_to_rest_is_no_failure_and_any_other_error_is_one(make_engine):
+    engine, backend, actions = make_engine("plain", 100)
+    engine.rest()
+    assert backend.runs == [("fuse", 1)]
+    assert actions == []
+    backend._allocate = broken
+    with pytest.raises(RuntimeError, match="illegal"):
+        engine.rest()
+
+
+def broken(*_):
+    raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")

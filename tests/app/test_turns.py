@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from app.turns import Device, Share
+from app.turns import Account, Device, Share
 
 
 class Clock:
@@ -64,9 +64,9 @@ def test_who_had_least_time_goes_first_though_it_asked_last(device, clock):
     busy, modest, holder = Share(device), Share(device), Share(device)
     hold(clock, device, busy, 5.0)
     claim(holder)
-    modest.had_s = holder.had_s = busy.had_s
+    modest.account.had_s = holder.account.had_s = busy.account.had_s
     clock.now += 1.0
-    busy.had_s += 3.0
+    busy.account.had_s += 3.0
     late, early = claim(busy), claim(modest)
     device.release(holder)
     assert early.done()
@@ -109,7 +109,7 @@ def test_idle_time_earns_nothing(device, clock):
     device.release(newcomer)
     assert again.done()
     # The newcomer has had 2 s to the 1 s of the other since it came: not a thousand seconds before its turn ends.
-    assert newcomer.had_s - busy.had_s == pytest.approx(1.0)
+    assert newcomer.account.had_s - busy.account.had_s == pytest.approx(1.0)
 
 
 def test_a_claim_given_up_keeps_nobody_waiting(device):
@@ -157,7 +157,7 @@ def test_a_run_that_passes_its_turn_on_gets_it_back(device, clock):
     claim(tiled)
     waiting = claim(other)
     clock.now += 1.0
-    passing = threading.Thread(target=tiled.pass_on)
+    passing = threading.Thread(target=lambda: tiled.pass_on().result())
     passing.start()
     waiting.result(timeout=30)
     assert passing.is_alive()
@@ -170,12 +170,12 @@ def test_a_run_that_passes_its_turn_on_gets_it_back(device, clock):
 def test_a_run_whose_turn_it_still_is_goes_on(device, clock):
     tiled, other = Share(device), Share(device)
     hold(clock, device, other, 5.0)
-    tiled.had_s = 0.0
+    tiled.account.had_s = 0.0
     claim(tiled)
-    other.had_s += 5.0
+    other.account.had_s += 5.0
     waiting = claim(other)
     clock.now += 1.0
-    tiled.pass_on()
+    assert tiled.pass_on().done()
     assert not waiting.done()
     device.release(tiled)
     assert waiting.done()
@@ -184,8 +184,67 @@ def test_a_run_whose_turn_it_still_is_goes_on(device, clock):
 def test_a_run_alone_passes_its_turn_on_to_itself(device):
     alone = Share(device)
     claim(alone)
-    alone.pass_on()
+    assert alone.pass_on().done()
     waiting = claim(Share(device))
     assert not waiting.done()  # It holds the device again.
     device.release(alone)
     assert waiting.done()
+
+
+def test_runs_of_one_model_share_its_time(device, clock):
+    """However many runs of one model wait, another one with one run at a time gets every second turn."""
+    crowd = Account()
+    shares = {f"crowd {number}": Share(device, crowd) for number in range(4)} | {"single": Share(device)}
+    claims = {name: claim(share) for name, share in shares.items()}
+    order = ""
+    for _ in range(20):
+        name = next(name for name, future in claims.items() if future.done())
+        order += name[0]
+        clock.now += 1.0
+        claims[name] = claim(shares[name])
+    assert order.count("s") == 10
+
+
+def test_runs_side_by_side_cost_their_model_the_time_of_one(device, clock):
+    model, other = Account(), Share(device)
+    first, second = Share(device, model), Share(device, model)
+    claim(first, 0.5)
+    claim(second, 0.5)
+    clock.now += 2.0
+    device.release(first)
+    clock.now += 1.0
+    device.release(second)
+    clock.now += 5.0
+    claim(other)
+    assert model.had_s == 3.0
+    assert other.account.had_s == 0.0
+
+
+def test_a_run_that_pauses_goes_on_before_others_of_its_model(device, clock):
+    model, other = Account(), Share(device)
+    tiled, next_one = Share(device, model), Share(device, model)
+    claim(tiled)
+    waiting = claim(next_one)
+    clock.now += 1.0
+    assert tiled.pass_on().done()
+    elsewhere = claim(other)
+    clock.now += 1.0
+    paused = tiled.pass_on()
+    assert elsewhere.done()  # Another model it lets go first.
+    assert not paused.done()
+    clock.now += 5.0
+    device.release(other)
+    assert paused.done()
+    assert not waiting.done()
+    device.release(tiled)
+    assert waiting.done()
+
+
+def test_a_pause_given_up_holds_nothing(device):
+    tiled, other = Share(device), Share(device)
+    claim(other)
+    paused = claim(tiled)
+    device.release(tiled)
+    device.release(other)
+    assert not paused.done()
+    assert claim(Share(device)).done()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import signal
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -99,6 +101,26 @@ def test_a_run_that_hangs_does_not_keep_the_process(start_faulty, faults, pair):
     assert give_up_soon(service, pair).status_code == 504
     assert service.stop() == 1
     assert "the process ends without it" in service.log.read_text()
+
+
+def test_a_run_that_hangs_does_not_keep_the_process_after_a_second_signal(start_faulty, faults, threads, pair):
+    service = start_faulty(drain_timeout_s=2)
+    faults.write_text("hang")
+    threads.submit(service.fuse, *pair, model="plain")
+    service.until(lambda: service.metric("pairfuse_batch_size_count") == 1)
+    service.process.send_signal(signal.SIGINT)
+    service.until(lambda: not listens(service))
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(20) == 1
+    assert "the process ends without it" in service.log.read_text()
+
+
+def listens(service):
+    try:
+        socket.create_connection(("127.0.0.1", service.port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def give_up_soon(service, pair):
