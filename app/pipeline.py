@@ -91,8 +91,7 @@ class Pipeline:
 
     async def stop(self) -> None:
         """Ends the batchers and the threads."""
-        for batcher in self._batchers.values():
-            await batcher.stop()
+        await asyncio.gather(*(batcher.stop() for batcher in self._batchers.values()))
         await asyncio.to_thread(self._pool.shutdown)
 
     def unhealthy(self) -> list[str]:
