@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cores import usable_cores
@@ -31,9 +31,18 @@ class Settings(BaseSettings):
     model: str | None = Field(
         None, description="Default model. Unset: `titok-ste-lite` if it is there, else the first by name."
     )
+    backend: Literal["onnx", "torch"] = Field(
+        "onnx",
+        description="What runs the models: `onnx`, onnxruntime; `torch`, PyTorch (`pip install 'pairfuse[torch]'`).",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
-        description="Where models run. `auto`: CUDA if onnxruntime has it; `cuda`: no start without it.",
+        description="Where models run. `auto`: CUDA if the backend has it; `cuda`: no start without it.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Arithmetic of the backend `torch`. `auto`: bfloat16 on CUDA, float32 on a CPU. "
+        "`onnx` has float32 only.",
     )
     workers: int = Field(
         1,
@@ -124,6 +133,12 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = Field(
         "json", description="`json`: one object a line, for machines; `text`: one short line, for people."
     )
+
+    @model_validator(mode="after")
+    def _precision_fits_the_backend(self) -> Self:
+        if self.backend == "onnx" and self.precision == "bfloat16":
+            raise ValueError("precision=bfloat16 needs backend=torch: the ONNX graphs compute in float32")
+        return self
 
     @property
     def run_threads(self) -> int:
