@@ -1,8 +1,8 @@
 """Runs by recording: a stage that has met a shape before is recorded for it, and from then on replayed.
 
 On a GPU that is what CUDA graphs are for: a network of hundreds of small layers spends more time being told what to do
-than doing it, and a recording is told at once. It holds memory for one shape, so few are kept, and none of large
-images, for which the telling costs nothing beside the work.
+than doing it, and a recording is told at once. It holds memory for one shape, so the pixels of all that are kept are
+bounded, and large images, for which the telling costs nothing beside the work, are never recorded.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from app.out_of_memory import is_out_of_memory
@@ -23,10 +24,19 @@ Stage = Callable[[Tensors], Any]
 Record = Callable[[Stage, Tensors], Stage]
 Key = tuple[object, ...]
 
-MOST_SHAPES = 8
+MOST_SHAPES = 64
 MOST_PIXELS = 2**19
+MOST_PIXELS_IN_ALL = 2**22
 
 _recording = threading.Lock()
+
+
+@dataclass
+class _Shape:
+    """What is known of one shape: its recording once it has come twice."""
+
+    pixels: int
+    recording: Stage | None = None
 
 
 class Replays:
@@ -36,16 +46,24 @@ class Replays:
 
     Args:
         record: Records a stage with tensors of the shapes that it will get.
-        most_shapes: Shapes remembered; the least recently used is forgotten first.
-        most_pixels: Inputs with a larger tensor than this run as they are.
+        most_pixels: Larger batches, by the pixels of one side of the pairs, run as they are.
+        most_in_all: Most pixels of all recordings. The least recently used shape is forgotten first.
+        most_shapes: Most shapes known, recorded or not.
     """
 
-    def __init__(self, record: Record, *, most_shapes: int = MOST_SHAPES, most_pixels: int = MOST_PIXELS) -> None:
+    def __init__(
+        self,
+        record: Record,
+        *,
+        most_pixels: int = MOST_PIXELS,
+        most_in_all: int = MOST_PIXELS_IN_ALL,
+        most_shapes: int = MOST_SHAPES,
+    ) -> None:
         self._record: Record | None = record
-        self._most_shapes = most_shapes
         self._most_pixels = most_pixels
-        # None for a shape that has come once.
-        self._known: OrderedDict[Key, Stage | None] = OrderedDict()
+        self._most_in_all = most_in_all
+        self._most_shapes = most_shapes
+        self._known: OrderedDict[Key, _Shape] = OrderedDict()
 
     def run(self, name: str, stage: Stage, inputs: Tensors) -> Any:
         """Runs a stage.
@@ -62,14 +80,24 @@ class Replays:
         if self._record is None or pixels > self._most_pixels:
             return stage(inputs)
         key = (name, *((each, *value.shape) for each, value in inputs.items()))
-        seen = key in self._known
-        recorded = self._known.pop(key, None)
-        if seen and recorded is None:
-            recorded = self._recorded(self._record, name, stage, inputs)
-        while len(self._known) >= self._most_shapes:
+        shape = self._known.get(key)
+        if shape is None:
+            shape = _Shape(pixels)
+        elif shape.recording is None:
+            self._make_room(pixels)
+            shape.recording = self._recorded(self._record, name, stage, inputs)
+        self._known[key] = shape
+        self._known.move_to_end(key)
+        if len(self._known) > self._most_shapes:
             self._known.popitem(last=False)
-        self._known[key] = recorded
-        return (recorded or stage)(inputs)
+        return (shape.recording or stage)(inputs)
+
+    def _make_room(self, pixels: int) -> None:
+        """Forgets shapes until a recording of so many pixels more is within the bound."""
+        held = sum(shape.pixels for shape in self._known.values() if shape.recording)
+        while held + pixels > self._most_in_all and held:
+            _, oldest = self._known.popitem(last=False)
+            held -= oldest.pixels if oldest.recording else 0
 
     def clear(self) -> None:
         """Forgets all shapes and gives their memory back."""

@@ -1,4 +1,4 @@
-"""Runs a bundle with PyTorch, from its safetensors: bfloat16 and CUDA graphs on a GPU, float32 on the CPU."""
+"""Runs a bundle with PyTorch, from its safetensors: by default bfloat16 and CUDA graphs on a GPU, float32 on a CPU."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ class TorchBackend:
 
     def _place(self, what: Any) -> Any:
         """Moves a module or a tensor to the device."""
-        if self.device == "cpu" or isinstance(what, self._torch.Tensor):
+        if isinstance(what, self._torch.Tensor):
             return what.to(self.device)
-        # The layout that tensor cores work in. On a CPU it costs TITA and UniFusion half their speed.
+        # With the channels of a pixel side by side convolutions are faster, on a CPU too.
         return what.to(self.device, memory_format=self._torch.channels_last)
 
     def reopen(self) -> None:
@@ -152,7 +152,8 @@ class TorchBackend:
 
     def _compute(self, stage: Stage, inputs: Mapping[str, Tensor]) -> Tensor:
         torch = self._torch
-        half = torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16")
+        # Its cache would hold rounded weights that a recording goes on reading after they are gone.
+        half = torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16", cache_enabled=False)
         with torch.inference_mode(), half:
             # A copy: arrays of the service may be read-only, which torch does not know.
             result = stage({name: torch.tensor(value, device=self.device) for name, value in inputs.items()})

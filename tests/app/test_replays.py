@@ -72,6 +72,29 @@ def test_the_least_recently_used_shape_is_forgotten():
     assert recorder.eager == 4
 
 
+def test_the_pixels_of_all_recordings_are_bounded():
+    recorder = Recorder()
+    replays = Replays(recorder.record, most_in_all=32**2 + 48**2)
+    for side in (32, 32, 48, 48, 32, 40, 40, 32, 48, 48):
+        run(replays, recorder, pair(side))
+    # 40 has room once 48 is forgotten; 48 has room again without 40, or without 32: 40 was used longer ago.
+    assert [shape[2] for shape in recorder.recorded] == [32, 48, 40, 48]
+    run(replays, recorder, pair(32))
+    assert len(recorder.recorded) == 4
+    run(replays, recorder, pair(40))
+    assert recorder.eager == 5
+
+
+def test_shapes_that_came_once_make_no_room():
+    recorder = Recorder()
+    replays = Replays(recorder.record, most_in_all=32**2 + 48**2)
+    for side in (56, 32, 32, 48, 48, 40, 40):
+        run(replays, recorder, pair(side))
+    assert recorder.eager == 4
+    run(replays, recorder, pair(48))  # Forgotten: without it only is there room for 40.
+    assert recorder.eager == 5
+
+
 def test_large_images_are_never_recorded():
     recorder = Recorder()
     replays = Replays(recorder.record, most_pixels=32 * 32)

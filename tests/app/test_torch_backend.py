@@ -258,6 +258,17 @@ def test_a_bundle_without_what_its_network_is_around(real_weights, tmp_path, nam
     assert f"the weights of its {lost} are missing" in refusal(copy)
 
 
+def test_parts_of_other_networks_are_refused(real_weights, tmp_path):
+    copies = {name: shutil.copytree(real_weights / name, tmp_path / name) for name in ("unifusion", "titok-ste-lite")}
+    extra = json.loads((copies["unifusion"] / "card.json").read_text())["extra"]
+    edit_card(copies["unifusion"], extra=extra | {"backbone": extra["backbone"] | {"sha256": 64 * "0"}})
+    assert "trained on another backbone: sha256" in refusal(copies["unifusion"])
+    slots = copies["titok-ste-lite"] / "slots.json"
+    slots.write_text(slots.read_text().replace("t32-tiny6-128:0a0c7ab8614dbc77", "t32-tiny6-128:0000000000000000"))
+    edit_card(copies["titok-ste-lite"], files=("slots.json",))
+    assert "these edit slots were probed on the tokenizer" in refusal(copies["titok-ste-lite"])
+
+
 def test_slots_in_another_order_are_refused(real_weights, tmp_path):
     copy = shutil.copytree(real_weights / "titok-ste-lite", tmp_path / "titok-ste-lite")
     edit_card(copy, edit_slots=json.loads((copy / "card.json").read_text())["edit_slots"][::-1])
