@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cores import usable_cores
@@ -134,11 +134,12 @@ class Settings(BaseSettings):
         "json", description="`json`: one object a line, for machines; `text`: one short line, for people."
     )
 
-    @model_validator(mode="after")
-    def _precision_fits_the_backend(self) -> Self:
-        if self.backend == "onnx" and self.precision == "bfloat16":
-            raise ValueError("precision=bfloat16 needs backend=torch: the ONNX graphs compute in float32")
-        return self
+    @field_validator("precision")
+    @classmethod
+    def _fits_the_backend(cls, precision: str, info: ValidationInfo) -> str:
+        if precision == "bfloat16" and info.data.get("backend") == "onnx":
+            raise ValueError("needs PAIRFUSE_BACKEND=torch, as the ONNX graphs compute in float32")
+        return precision
 
     @property
     def run_threads(self) -> int:
