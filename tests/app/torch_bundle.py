@@ -6,9 +6,13 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from app.bundles import read_bundle
+from app.settings import Settings
+from app.torch_backend import TorchBackend
 from models.registry import TITA_CONFIGS
 from models.tita.tiling import exact_halo
 from tests.app.tiled_bundle import blur_graphs
@@ -16,6 +20,7 @@ from tests.conftest import describe, plain_graph, write_bundle
 from tests.models.tiny_tita import SMALL, lively
 
 FOLD = {"fold": 2}
+CPU = {"device": "cpu", "threads": 1}
 
 
 def write_torch_bundle(weights: Path, name: str, *, seed: int = 0, tile: int = 0) -> Path:
@@ -54,3 +59,22 @@ def edit_card(folder: Path, files: tuple[str, ...] = (), **changes) -> None:
         content = (folder / file).read_bytes()
         card["files"][file] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     path.write_text(json.dumps(card))
+
+
+def settings(**changes) -> Settings:
+    """Settings of the torch backend on one thread of the CPU."""
+    return Settings(**CPU | {"backend": "torch"} | changes)
+
+
+def opened(folder: Path, **changes) -> TorchBackend:
+    """Opens a bundle."""
+    return TorchBackend(read_bundle(folder), settings(**changes))
+
+
+def draw(batch, height, width, seed=0):
+    """A smooth, slightly noisy pair of batches."""
+    random = np.random.default_rng(seed)
+    down, across = np.linspace(0, 6, height)[:, None], np.linspace(0, 6, width)
+    waves = [0.5 + 0.4 * np.sin(down * random.uniform(1, 3)) * np.cos(across + phase) for phase in range(2 * batch)]
+    images = np.clip(np.stack(waves)[:, None] + random.normal(0, 0.03, (2 * batch, 1, height, width)), 0, 1)
+    return images[:batch].astype(np.float32), images[batch:].astype(np.float32)
