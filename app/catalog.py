@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from app.backend import Backend
+from app.backends import open_backend, require_runtime
 from app.bundles import find_bundles, read_bundle
 from app.engine import Engine
 from app.errors import BundleError, StartupError, UnknownModelError
-from app.onnx_backend import OnnxBackend, import_runtime
 from app.runs import Run
 from app.settings import Settings
 from app.telemetry import Telemetry
@@ -57,10 +58,10 @@ def load_catalog(settings: Settings, telemetry: Telemetry) -> Catalog:
     """Loads every sound bundle of the weights folder, with one warm-up run each.
 
     Raises:
-        StartupError: onnxruntime or CUDA is missing, no bundle is sound, or the default model is not among
+        StartupError: What the backend needs, or CUDA, is missing, no bundle is sound, or the default model is not among
             them.
     """
-    import_runtime()
+    require_runtime(settings)
     engines: list[Engine] = []
     refused: dict[str, str] = {}
     for folder in find_bundles(settings.weights):
@@ -74,12 +75,12 @@ def load_catalog(settings: Settings, telemetry: Telemetry) -> Catalog:
 
 def _load(folder: Path, settings: Settings, telemetry: Telemetry) -> Engine:
     bundle = read_bundle(folder)
-    backend = OnnxBackend(bundle, settings)
+    backend = open_backend(bundle, settings)
     count_shortage = partial(telemetry.count_shortage, bundle.card.name)
     engine = Engine(bundle.card, backend, settings.cache_bytes, telemetry.count_lookup, count_shortage)
     try:
         engine.check()
-        difference = _tiles_differ_by(backend, engine) if bundle.card.tiling else 0.0
+        difference = _tiles_differ_by(backend, engine) if backend.has_tiles else 0.0
     except Exception as error:  # Whatever a graph raises, only its own bundle is refused.
         raise BundleError(folder.name, f"the warm-up run failed: {str(error)[:300]}") from None
     if not difference <= TILES_MAY_DIFFER:  # NaN is no agreement.
@@ -92,7 +93,7 @@ def _load(folder: Path, settings: Settings, telemetry: Telemetry) -> Engine:
     return engine
 
 
-def _tiles_differ_by(backend: OnnxBackend, engine: Engine) -> float:
+def _tiles_differ_by(backend: Backend, engine: Engine) -> float:
     """Returns the largest difference that the graphs for tiles make on a small pair."""
     probe = engine.probe_job()
     inputs = {"a": probe.a[None, None], "b": probe.b[None, None]}

@@ -1,16 +1,18 @@
-"""Tells an error of exhausted memory from all others. onnxruntime gives it no class of its own, only texts."""
+"""Tells an error of exhausted memory from all others by its text: neither onnxruntime nor torch has a class for all."""
 
 from __future__ import annotations
 
-# Lower case. Of onnxruntime's arena and its bound, CUDA, cuBLAS, cuDNN, and C++.
+# Lower case. Of onnxruntime's arena and its bound, torch on a CPU, CUDA, cuBLAS, cuDNN (old and new), and C++.
 TEXTS = (
     "failed to allocate memory",
     "bfcarena::allocaterawinternal",
     "is smaller than requested bytes",
+    "defaultcpuallocator",
     "out of memory",
     "cudaerrormemoryallocation",
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
+    "allocation_failed",
     "bad_alloc",
     "bad allocation",
 )

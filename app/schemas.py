@@ -26,7 +26,7 @@ class ModelInfo(BaseModel):
     """A model's card, and what runs it here."""
 
     card: ModelCard
-    backend: str = Field(description="What runs the model, such as `onnx`.")
+    backend: str = Field(description="What runs the model: `onnx` or `torch`.")
     device: str = Field(description="`cpu` or `cuda`.")
     fell_back: bool = Field(description="Whether it runs on the CPU although onnxruntime offers CUDA.")
     default: bool = Field(description="Whether a request without `model` gets this one.")

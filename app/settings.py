@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.codec import DEFAULT_QUALITY
@@ -33,9 +33,18 @@ class Settings(BaseSettings):
     model: str | None = Field(
         None, description="Default model. Unset: `titok-ste-lite` if it is there, else the first by name."
     )
+    backend: Literal["onnx", "torch"] = Field(
+        "onnx",
+        description="What runs the models: `onnx`, onnxruntime; `torch`, PyTorch (`pip install 'pairfuse[torch]'`).",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
-        description="Where models run. `auto`: CUDA if onnxruntime has it; `cuda`: no start without it.",
+        description="Where models run. `auto`: CUDA if the backend has it; `cuda`: no start without it.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Arithmetic of the backend `torch`. `auto`: bfloat16 on CUDA, float32 on a CPU. "
+        "`onnx` has float32 only.",
     )
     workers: int = Field(
         1,
@@ -139,6 +148,13 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = Field(
         "json", description="`json`: one object a line, for machines; `text`: one short line, for people."
     )
+
+    @field_validator("precision")
+    @classmethod
+    def _fits_the_backend(cls, precision: str, info: ValidationInfo) -> str:
+        if precision == "bfloat16" and info.data.get("backend") == "onnx":
+            raise ValueError("needs PAIRFUSE_BACKEND=torch, as the ONNX graphs compute in float32")
+        return precision
 
     @property
     def request_defaults(self) -> dict[str, str]:

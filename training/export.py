@@ -65,7 +65,7 @@ def export(
     tokenizer = load_tokenizer(tokenizer_run)
     model, state = load_trained(fusion_run, tokenizer, checkpoint=checkpoint)
     half = storage == "float16"
-    extra = {"float16_storage_change": round_weights(model)} if half else {}
+    extra = {"profile": state["profile"]} | ({"float16_storage_change": round_weights(model)} if half else {})
     with new_bundle(folder) as made:
         write_weights(model, made, half=half and is_half(tokenizer), fixed=fixed_strength)
         (made / "slots.json").write_text(json.dumps(json.loads(state["slots"]), indent=1) + "\n")
@@ -87,7 +87,7 @@ def make_card(
     training: dict[str, list[dict[str, Any]]],
     *,
     fixed: bool,
-    extra: dict[str, float],
+    extra: dict[str, Any],
 ) -> dict[str, Any]:
     """The card of a bundle whose other files are written.
 

@@ -29,7 +29,12 @@ def _conv(inputs: int, outputs: int, side: int) -> nn.Conv2d:
     return layer
 
 
-def high_pass(x: Tensor, logits: Tensor) -> Tensor:
+def log_window() -> Tensor:
+    """Logarithm of the window over a 3×3 neighbourhood, (9,), in the order of rows."""
+    return torch.tensor([math.log(p * q) for p in _HAMMING for q in _HAMMING])
+
+
+def high_pass(x: Tensor, logits: Tensor, window: Tensor) -> Tensor:
     """Subtract from each pixel a mean of its 3×3 neighbourhood, the border reflected.
 
     The kernel of a pixel is the softmax of its nine logits times a Hamming window, normalised to sum 1. That is the
@@ -38,13 +43,13 @@ def high_pass(x: Tensor, logits: Tensor) -> Tensor:
     Args:
         x: (N, H, W, D), H and W at least 2.
         logits: (N, H, W, 9), in the order of rows.
+        window: ``log_window``, on the device of both.
 
     Returns:
         (N, H, W, D).
     """
     H, W = x.shape[1:3]
-    log_window = logits.new_tensor([math.log(p * q) for p in _HAMMING for q in _HAMMING], dtype=torch.float32)
-    kernel = (logits.float() + log_window).softmax(dim=-1).to(x.dtype)  # (N, H, W, 9)
+    kernel = (logits.float() + window).softmax(dim=-1).to(x.dtype)  # (N, H, W, 9)
     padded = F.pad(x.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="reflect").permute(0, 2, 3, 1)  # (N, H + 2, W + 2, D)
     for place in range(9):
         row, column = divmod(place, 3)
@@ -56,9 +61,13 @@ def high_pass(x: Tensor, logits: Tensor) -> Tensor:
 class Operations(nn.Module):
     """The operations of one stream and the layers that predict their operands: 73,449 parameters with all three."""
 
+    window: Tensor
+
     def __init__(self, dim: int, operations: tuple[Operation, ...]) -> None:
         super().__init__()
         self.operations = operations
+        # a buffer, because a copy from the host in the middle of a run cannot be part of a CUDA graph
+        self.register_buffer("window", log_window(), persistent=False)
         self.compress = _conv(dim, dim, 1)
         self.operands = nn.ModuleDict({name: _conv(dim, 9 if name == "hpf" else dim, 3) for name in operations})
 
@@ -76,14 +85,13 @@ class Operations(nn.Module):
         total = torch.zeros_like(x)
         for name, weight in zip(self.operations, weights[:, :, None, None, None].unbind(dim=1), strict=True):
             operand = self.operands[name](hidden).permute(0, 2, 3, 1)
-            total = total + weight * _apply(name, x, operand)
+            total = total + weight * self._apply_one(name, x, operand)
         return total
 
-
-def _apply(name: Operation, x: Tensor, operand: Tensor) -> Tensor:
-    if name == "hpf":
-        return high_pass(x, operand)
-    return x + operand if name == "add" else x * operand
+    def _apply_one(self, name: Operation, x: Tensor, operand: Tensor) -> Tensor:
+        if name == "hpf":
+            return high_pass(x, operand, self.window)
+        return x + operand if name == "add" else x * operand
 
 
 class OAF(nn.Module):

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from models.tita import TITAConfig
 from models.tita.blocks import IntraBlock
-from models.tita.oaf import OAF, ConvHead, high_pass
+from models.tita.oaf import OAF, ConvHead, high_pass, log_window
 from models.tita.pixel_attention import InteractionPixelAttention, PlainPixelAttention, Relation, TokenExchange
 from models.tita.windows import Grid, WindowAttention
 from tests.models.tiny_tita import stir
@@ -164,18 +164,18 @@ def test_high_pass_is_the_published_filter():
     kernel = kernel / kernel.sum(dim=-1, keepdim=True)
     patches = F.pad(x.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="reflect").unfold(2, 3, 1).unfold(3, 3, 1)
     low = torch.einsum("nchwk,nhwk->nhwc", patches.flatten(4), kernel)
-    torch.testing.assert_close(high_pass(x, logits), x - low, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(high_pass(x, logits, log_window()), x - low, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_high_pass_of_a_point_with_uniform_logits():
     x = torch.zeros(1, 5, 5, 1)
     x[0, 2, 2] = 1.0
-    kernel = -high_pass(x, torch.zeros(1, 5, 5, 9))[0, 1:4, 1:4, 0]
+    kernel = -high_pass(x, torch.zeros(1, 5, 5, 9), log_window())[0, 1:4, 1:4, 0]
     kernel[1, 1] += 1.0
     expected = torch.tensor([[0.0048, 0.0595, 0.0048], [0.0595, 0.743, 0.0595], [0.0048, 0.0595, 0.0048]])
     torch.testing.assert_close(kernel, expected, atol=5e-4, rtol=0)
-    assert high_pass(torch.ones(1, 5, 5, 2), torch.randn(1, 5, 5, 9)).abs().max() < 1e-6
+    assert high_pass(torch.ones(1, 5, 5, 2), torch.randn(1, 5, 5, 9), log_window()).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("dynamic", [True, False])
@@ -189,7 +189,7 @@ def test_oaf_is_the_weighted_sum_of_its_operations(dynamic):
     for stream, (z, part) in enumerate(((x, layer.a), (y, layer.b))):
         hidden = part.compress(z.permute(0, 3, 1, 2))
         operand = {name: conv(hidden).permute(0, 2, 3, 1) for name, conv in part.operands.items()}
-        results = high_pass(z, operand["hpf"]), z + operand["add"], z * operand["mul"]
+        results = high_pass(z, operand["hpf"], log_window()), z + operand["add"], z * operand["mul"]
         expected += sum(w[:, None, None, None] * r for w, r in zip(weights[:, stream].T, results, strict=True))
     torch.testing.assert_close(layer(x, y, mean), expected, atol=1e-5, rtol=1e-5)
     assert dynamic == (not torch.allclose(weights, torch.full_like(weights, 1 / 6), atol=1e-3))
