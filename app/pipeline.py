@@ -37,6 +37,8 @@ from app.waiting import BatchLimits
 from app.working import Size, fitting_side, reduce_plane, working_size
 
 T = TypeVar("T")
+# What the model sees of one image, a plane for each run, and their cache keys.
+Seen = list[tuple[Plane, bytes]]
 
 CUDA_BATCH = 8
 
@@ -138,15 +140,22 @@ class Pipeline:
         # Whether there is colour shows only when the pixels are read, and then room must have been held.
         held = CHANNELS if options.color == "rgb" else 1
         with self._gate.hold_pixels(held * sum(image.width * image.height for image in images)):
-            first, second = await asyncio.gather(
-                self._in_pool(codec.decode, images[0], "image_a", options.range16),
-                self._in_pool(codec.decode, images[1], "image_b", options.range16),
+            (first, seen_a), (second, seen_b) = await asyncio.gather(
+                self._in_pool(_read, engine, images[0], "image_a", options),
+                self._in_pool(_read, engine, images[1], "image_b", options),
             )
             _check_pair(first, second, engine.card, options)
             native = Size(*first.shape)
             working = working_size(native, options.max_side, engine.card.size)
             channels = _channels(first, second, options)
-            jobs = await self._in_pool(_jobs, engine, first, second, options, channels, working)
+            if options.color == "rgb":
+                seen_a, seen_b = await asyncio.gather(
+                    self._in_pool(_seen, engine, first, channels, working),
+                    self._in_pool(_seen, engine, second, channels, working),
+                )
+            jobs = [
+                Job(a, b, options.edit, (key_a, key_b)) for (a, key_a), (b, key_b) in zip(seen_a, seen_b, strict=True)
+            ]
             decoded = time.perf_counter()
             results = await batcher.submit(*jobs, expires_at=expires_at)
             ran = time.perf_counter()
@@ -240,22 +249,16 @@ def _plane(image: codec.Decoded, channel: int | None) -> Plane:
     return image.luma if channel is None else image.channel(channel)
 
 
-def _jobs(
-    engine: Engine,
-    first: codec.Decoded,
-    second: codec.Decoded,
-    options: FuseOptions,
-    channels: Sequence[int | None],
-    working: Size,
-) -> list[Job]:
-    """Makes a job of each channel, at the working size."""
-    sides = (_seen(engine, image, channels, working) for image in (first, second))
-    return [Job(a, b, options.edit, (key_a, key_b)) for (a, key_a), (b, key_b) in zip(*sides, strict=True)]
+def _read(engine: Engine, image: Image.Image, field: str, options: FuseOptions) -> tuple[codec.Decoded, Seen]:
+    """Decodes one image, and prepares what the model sees of it unless that depends on the other one."""
+    decoded = codec.decode(image, field, options.range16)
+    if options.color == "rgb":
+        return decoded, []
+    working = working_size(Size(*decoded.shape), options.max_side, engine.card.size)
+    return decoded, _seen(engine, decoded, (None,), working)
 
 
-def _seen(
-    engine: Engine, image: codec.Decoded, channels: Sequence[int | None], working: Size
-) -> list[tuple[Plane, bytes]]:
+def _seen(engine: Engine, image: codec.Decoded, channels: Sequence[int | None], working: Size) -> Seen:
     """Returns what the model sees of one image for each channel, with its cache key."""
     if image.rgb is None and len(channels) > 1:  # The one plane is reduced and hashed once.
         return _seen(engine, image, channels[:1], working) * len(channels)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.rivals.litserve_server BUNDLE PORT THREADS MOST
 
-Needs ``pip install litserve onnxruntime pillow``.
+Needs ``pip install litserve onnxruntime pillow python-multipart``.
 """
 
 # No postponed annotations: LitServe compares the type of ``request`` itself, and would hand on what cannot be pickled.

@@ -129,7 +129,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="turns of each server, instead of the profile's")
     parser.add_argument("--bundle", type=Path, default=CLONE_WEIGHTS / MODEL, help="folder of the model")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="CPU threads of one model run")
-    parser.add_argument("--litserve", metavar="PYTHON", help="interpreter that has litserve, onnxruntime and pillow")
+    parser.add_argument("--litserve", metavar="PYTHON", help="interpreter that has litserve and what it needs here")
     parser.add_argument("--note", help="what a reader must know of this run, e.g. that the machine was busy")
     parser.add_argument(
         "--out", type=Path, default=REPOSITORY / "docs/benchmarks/serve", help="folder for numbers and picture"

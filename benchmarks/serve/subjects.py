@@ -17,7 +17,7 @@ BATCH = 4
 RIVAL_PATIENCE_S = 2.0  # LitServe goes on for half a minute, with nothing to finish.
 NO_LITSERVE = (
     "LitServe is left out: it is not installed. pip install litserve, or give --litserve PYTHON, the interpreter of an "
-    "environment that has litserve, onnxruntime and pillow"
+    "environment that has litserve, onnxruntime, pillow and python-multipart"
 )
 
 
