@@ -1,9 +1,10 @@
-"""Gives each request an id, logs it in one line, counts it, and keeps unforeseen errors from callers."""
+"""Gives each request an id and a date, logs it in one line, counts it, and keeps unforeseen errors from callers."""
 
 from __future__ import annotations
 
 import logging
 import time
+from email.utils import formatdate
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -93,6 +94,8 @@ class _Response:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self._identity
+            headers = MutableHeaders(scope=message)
+            headers[REQUEST_ID_HEADER] = self._identity
+            headers["Date"] = formatdate(usegmt=True)
         self.bytes += len(message.get("body", b""))
         await self._send(message)

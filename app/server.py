@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # Beyond the time for requests: runs that nobody waits for any more must have ended by then.
 LAST_RUNS_S = 30.0
-TICK_S, DRAIN_TICK_S = 1.0, 0.05
+DRAIN_TICK_S = 0.05
 DESCRIPTION = """Fuses an aligned pair of images into one.
 
     curl -F image_a=@visible.png -F image_b=@infrared.png localhost:8000/fuse -o fused.png
@@ -101,12 +101,11 @@ class DrainingServer(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._signalled.set)
 
     async def main_loop(self) -> None:
-        """Looks once a second, and at a signal: uvicorn's own loop wakes ten times a second, which is felt at rest."""
+        """Waits for a signal, then for the end of the drain: uvicorn's own loop wakes ten times a second for ever."""
         self._loop = asyncio.get_running_loop()
         while not await self.on_tick(0):
-            draining = self._drain_started is not None
             with suppress(TimeoutError):
-                async with asyncio.timeout(DRAIN_TICK_S if draining else TICK_S):
+                async with asyncio.timeout(None if self._drain_started is None else DRAIN_TICK_S):
                     await self._signalled.wait()
             self._signalled.clear()
 
@@ -159,5 +158,6 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        date_header=False,  # Of the last tick, and there is none; RequestContext sends the true one.
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -64,3 +66,10 @@ def test_text_for_people(start_service, pair):
     assert f"bytes_out={len(response.content)} model=coded width=64 height=48 decode_ms=" in line
     with pytest.raises(json.JSONDecodeError):
         json.loads(line)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/models/none", "/nowhere"])
+def test_every_answer_says_when_it_was_made(service, path):
+    before = int(time.time())
+    made = parsedate_to_datetime(service.client.get(path).headers["date"]).timestamp()
+    assert before <= made <= time.time()
