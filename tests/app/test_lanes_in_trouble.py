@@ -182,6 +182,7 @@ def test_a_stop_that_meets_a_change_is_heard(turns):
             await asyncio.sleep(0)
         crowd.let_go(2)
         await batcher.stop()
+        assert not batcher.healthy
         leaving[0].cancel()
         await asyncio.gather(*leaving, return_exceptions=True)
 
